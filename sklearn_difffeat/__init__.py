@@ -1,0 +1,29 @@
+"""Diffusion models as feature extractors for multi-label classification.
+
+Importing this package imports no torch; the models come with the first transform.
+"""
+
+from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+from sklearn_difffeat.backbones import (
+    BackboneInfo,
+    describe_backbone,
+    release_backbones,
+)
+from sklearn_difffeat.fusion import FusionClassifier, make_fusion_pipeline
+from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
+from sklearn_difffeat.metrics import multilabel_report
+from sklearn_difffeat.text import TextDiffusionFeatureTransformer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackboneInfo",
+    "DiffusionFeatureTransformer",
+    "FusionClassifier",
+    "ImageDiffusionFeatureTransformer",
+    "TextDiffusionFeatureTransformer",
+    "describe_backbone",
+    "make_fusion_pipeline",
+    "multilabel_report",
+    "release_backbones",
+]

@@ -1,0 +1,89 @@
+"""The kinds of X the transformers take, turned into a plain list of cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+KINDS = (
+    "a list, tuple, 1-D object array, pandas or polars Series, or one-column DataFrame"
+)
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell stands for an absent value: None, NaN, NaT or pd.NA."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(cell, (float, np.floating)) and math.isnan(cell)
+
+
+def _only_column(X: Any) -> Any:
+    names = list(X.columns)
+    if len(names) != 1:
+        raise ValueError(
+            f"X is a DataFrame with {len(names)} columns {names[:5]}; pass one column, "
+            "X['name'], or name it in a ColumnTransformer."
+        )
+    return X[names[0]]
+
+
+def as_cells(X: Any, *, arrays: bool) -> Sequence[Any]:
+    """Return X as a sequence of cells, one a row.
+
+    Parameters
+    ----------
+    X : object
+        What a user passed.
+    arrays : bool
+        Whether a numeric NHWC array is a sequence of cells (pictures).
+
+    Raises
+    ------
+    TypeError
+        When X is one cell instead of many, or of a kind not accepted.
+    ValueError
+        When X is empty or has more than one column.
+    """
+    if isinstance(X, (str, bytes, dict)) or hasattr(X, "getbands"):
+        raise TypeError(
+            f"X is a single {type(X).__name__}, not a column of cells; wrap it in a "
+            f"list, [X] (accepted: {KINDS})."
+        )
+    if hasattr(X, "columns"):
+        X = _only_column(X)
+    if hasattr(X, "to_list") and not isinstance(X, (list, tuple)):
+        cells: Sequence[Any] = X.to_list()
+    elif isinstance(X, (list, tuple)):
+        cells = X
+    elif isinstance(X, np.ndarray):
+        cells = _cells_of_array(X, arrays)
+    else:
+        raise TypeError(f"X is of type {type(X).__name__}; pass {KINDS}.")
+    if len(cells) == 0:
+        raise ValueError(
+            "Found array with 0 sample(s) while a minimum of 1 is required; X is empty."
+        )
+    return cells
+
+
+def _cells_of_array(X: np.ndarray, arrays: bool) -> Sequence[Any]:
+    if X.ndim == 2 and X.shape[1] == 1:
+        X = X[:, 0]
+    if X.ndim == 1:
+        return X.tolist() if X.dtype.kind in "OUST" else list(X)
+    if arrays and X.ndim == 4 and X.dtype != object:
+        return X
+    kinds = "a 4-D array (rows, height, width, channels), or " if arrays else ""
+    raise ValueError(
+        f"X is an array of shape {X.shape} and dtype {X.dtype}; pass {kinds}{KINDS}."
+    )
+
+
+def find_missing(cells: Sequence[Any]) -> np.ndarray:
+    """Return a boolean array, True where a cell is missing."""
+    if isinstance(cells, np.ndarray):
+        return np.zeros(len(cells), dtype=bool)
+    return np.fromiter((is_missing(c) for c in cells), dtype=bool, count=len(cells))

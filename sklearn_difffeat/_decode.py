@@ -1,0 +1,153 @@
+"""One image cell, whatever its kind and mode, to a square RGB array."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+KINDS = (
+    "a path, bytes, PIL image, (height, width, channels) array, or a dict with 'bytes' "
+    "or 'path'"
+)
+
+
+def check_image_cell(cell: Any, row: int) -> None:
+    """Raise TypeError when a cell is of no accepted kind; reads no file."""
+    if isinstance(cell, dict):
+        if cell.get("bytes") is None and cell.get("path") is None:
+            raise TypeError(
+                f"row {row} of X: a dict with keys {list(cell)} has neither 'bytes' "
+                "nor 'path'; give one of them."
+            )
+        return
+    accepted = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+    if not isinstance(cell, accepted):
+        raise TypeError(
+            f"row {row} of X: {_short(cell)} of type {type(cell).__name__} is no image; "
+            f"pass {KINDS}."
+        )
+
+
+def decode_image(cell: Any, size: int, row: int) -> np.ndarray:
+    """Decode a cell to uint8 (size, size, 3).
+
+    The first frame is taken, the EXIF orientation applied and transparency put on
+    white; the whole picture is resized to the square (bicubic, antialiased), so that
+    nothing at its border is lost.
+
+    Raises
+    ------
+    FileNotFoundError
+        When a path leads to no file.
+    ValueError
+        When a file cannot be decoded or an array is no picture.
+    TypeError
+        When the cell is of no accepted kind.
+    """
+    check_image_cell(cell, row)
+    if isinstance(cell, dict):
+        cell = cell["bytes"] if cell.get("bytes") is not None else cell["path"]
+        check_image_cell(cell, row)
+    if isinstance(cell, np.ndarray):
+        return _resize(_to_rgb(_image_of_array(cell, row)), size)
+    if isinstance(cell, Image.Image):
+        return _finish(cell, size, row, "the PIL image")
+    if isinstance(cell, (str, os.PathLike)):
+        shown = f"{os.fspath(cell)!r}"
+        if not os.path.isfile(cell):
+            raise FileNotFoundError(
+                f"row {row} of X: there is no file {_short(os.fspath(cell))}; an image "
+                f"cell is {KINDS}."
+            )
+        source: Any = cell
+    else:
+        shown, source = f"{len(cell)} bytes", io.BytesIO(cell)
+    try:
+        with Image.open(source) as image:
+            return _finish(image, size, row, shown)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"row {row} of X: {shown} is not an image that Pillow knows; replace the "
+            "cell or drop the row."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"row {row} of X: {shown} is too large ({error}); raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        ) from error
+
+
+def _finish(image: Image.Image, size: int, row: int, shown: str) -> np.ndarray:
+    try:
+        if getattr(image, "is_animated", False):
+            image.seek(0)
+        image.load()
+        return _resize(_to_rgb(ImageOps.exif_transpose(image)), size)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"row {row} of X: {shown} cannot be decoded ({error}); repair the file or "
+            "drop the row."
+        ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips these to 255; 16-bit greys have to be scaled.
+        depth = 1 if image.mode == "F" else 257
+        values = np.asarray(image, dtype=np.float64) / depth
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        drawing = image.convert("RGBA")
+        paper = Image.new("RGBA", drawing.size, "white")
+        image = Image.alpha_composite(paper, drawing)
+    return image.convert("RGB")
+
+
+def _resize(image: Image.Image, size: int) -> np.ndarray:
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(image, dtype=np.uint8)
+
+
+def _image_of_array(array: np.ndarray, row: int) -> Image.Image:
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
+    if not is_picture or array.size == 0:
+        raise ValueError(
+            f"row {row} of X: an array of shape {array.shape} is no picture; pass "
+            "(height, width) or (height, width, channels) with 1 to 4 channels."
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype == np.uint16:
+        array = (array / 257).round().astype(np.uint8)
+    elif array.dtype.kind == "f":
+        if not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
+            raise ValueError(
+                f"row {row} of X: a float array must hold values from 0 to 1, this one "
+                f"has {np.nanmin(array):.4g} to {np.nanmax(array):.4g}; scale it or "
+                "pass uint8."
+            )
+        if np.isnan(array).any():
+            raise ValueError(
+                f"row {row} of X: the array holds NaN; fill it or drop the row."
+            )
+        array = (array * 255).round().astype(np.uint8)
+    elif array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255:
+        array = array.astype(np.uint8)
+    else:
+        raise ValueError(
+            f"row {row} of X: an array of dtype {array.dtype} is no picture; pass "
+            "uint8 (0 to 255) or floats (0 to 1)."
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _short(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,151 @@
+"""What every model family offers to the extraction engine."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from sklearn_difffeat.backbones._source import Source
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What is known of a backbone from its configuration, before any weight is read.
+
+    Attributes
+    ----------
+    name : str
+        The name, hub id or folder that was asked for.
+    family : str
+        The class of the model, ``"DiTTransformer2DModel"`` or ``"BertForMaskedLM"``.
+    modality : {"image", "text"}
+    n_blocks : int
+        Blocks are numbered 0 (token embeddings) to ``n_blocks``.
+    width : int
+        Channels of a hidden state.
+    n_timesteps : int
+        Timesteps run from 0 to ``n_timesteps - 1``.
+    input_size : int
+        Side of the square picture in pixels, or the longest text in tokens.
+    input_step : int
+        Other sizes have to be a multiple of this: the side of an image token.
+    license : str or None
+        As the model card states it; None where the card does not say.
+    size_mb : float or None
+        Size of the weight files in MB; None for hub weights not yet downloaded.
+    fingerprint : str
+        Changes when configuration or weights change: the commit for a hub id, a
+        digest of the files' contents otherwise.
+    """
+
+    name: str
+    family: str
+    modality: str
+    n_blocks: int
+    width: int
+    n_timesteps: int
+    input_size: int
+    input_step: int
+    license: str | None
+    size_mb: float | None
+    fingerprint: str
+
+
+@dataclass
+class Tokens:
+    """A batch of tokenized texts: ids, attention mask and which tokens to pool.
+
+    Attributes
+    ----------
+    ids, attention : torch.Tensor
+        Integer tensors of shape (n, length).
+    real : torch.Tensor
+        Boolean (n, length); False at padding and special tokens.
+    truncated : list of int
+        Positions in the batch of the texts that were cut.
+    """
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    real: torch.Tensor
+    truncated: list[int] = field(default_factory=list)
+
+
+class Backbone(ABC):
+    """A loaded model: its blocks as modules, and one way to run it.
+
+    Attributes
+    ----------
+    info : BackboneInfo
+    stages : sequence of torch.nn.Module
+        ``stages[k]`` is the module whose output is block k; 0 embeds the tokens.
+    lock : threading.RLock
+        Held during a pass: hooks on a shared model see every thread's calls.
+    """
+
+    def __init__(self, info: BackboneInfo, stages: Sequence[torch.nn.Module]) -> None:
+        self.info = info
+        self.stages = tuple(stages)
+        self.lock = threading.RLock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.stages[0].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating type."""
+        return next(self.stages[0].parameters()).dtype
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, source: Source) -> BackboneInfo:
+        """Read the configuration; load no weights."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: Source, device: str, dtype: torch.dtype) -> Backbone:
+        """Load the weights, in ``.eval()`` mode and without gradients."""
+
+    def hidden_states(self, output: Any) -> torch.Tensor:
+        """Return the (n, tokens, width) hidden states in a stage's output."""
+        return output[0] if isinstance(output, tuple) else output
+
+
+class ImageBackbone(Backbone):
+    """A model of pictures: pixels to latents, latents to hidden states."""
+
+    @abstractmethod
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels (n, 3, size, size) in [-1, 1] to clean latents."""
+
+    @abstractmethod
+    def add_noise(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: int
+    ) -> torch.Tensor:
+        """Return the latents at ``timestep`` >= 1 of the training schedule."""
+
+    @abstractmethod
+    def run(self, latents: torch.Tensor, timestep: int) -> Any:
+        """Run the model unconditionally, told that it stands at ``timestep``."""
+
+
+class TextBackbone(Backbone):
+    """A model of texts: texts to tokens, tokens to hidden states."""
+
+    mask_token_id: int
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
+        """Cut texts into at most ``max_length`` tokens, special ones included."""
+
+    @abstractmethod
+    def run(self, tokens: Tokens) -> Any:
+        """Run the model on (possibly masked) tokens."""

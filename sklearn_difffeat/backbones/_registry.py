@@ -1,0 +1,155 @@
+"""Which family a backbone belongs to, and the models loaded in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
+from sklearn_difffeat.backbones._source import Source, locate
+
+if TYPE_CHECKING:
+    import torch
+
+# The class or model type that a configuration names -> module and class here.
+FAMILIES = {
+    "DiTTransformer2DModel": ("image", "dit", "DiTBackbone"),
+    "bert": ("text", "masked_lm", "MaskedLMBackbone"),
+    "roberta": ("text", "masked_lm", "MaskedLMBackbone"),
+    "distilbert": ("text", "masked_lm", "MaskedLMBackbone"),
+    "modernbert": ("text", "masked_lm", "MaskedLMBackbone"),
+}
+# Older checkpoints name one class for several architectures, told by this key.
+LEGACY_FAMILIES = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
+MAX_LOADED = 4
+
+_loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _declared_family(source: Source) -> str | None:
+    denoiser = source.read_json("transformer/config.json")
+    if denoiser is not None:
+        declared = denoiser.get("_class_name")
+        return LEGACY_FAMILIES.get((declared, denoiser.get("norm_type")), declared)
+    config = source.read_json("config.json")
+    return None if config is None else config.get("model_type")
+
+
+def family_of(source: Source, modality: str | None = None) -> type[Backbone]:
+    """Return the class that serves a source.
+
+    Raises
+    ------
+    ValueError
+        When the configuration names no known family, or one of another modality.
+    """
+    declared = _declared_family(source)
+    known = sorted(k for k, v in FAMILIES.items() if modality in (None, v[0]))
+    if declared not in FAMILIES:
+        found = f"of family {declared!r}" if declared else "no model of a known layout"
+        raise ValueError(
+            f"backbone={source.name!r} is {found}; the {modality or 'known'} families "
+            f"are {known}."
+        )
+    own_modality, module, name = FAMILIES[declared]
+    if modality not in (None, own_modality):
+        raise ValueError(
+            f"backbone={source.name!r} is a model of {own_modality}s "
+            f"({declared}), not of {modality}s; the {modality} families are {known}."
+        )
+    return getattr(import_module(f"sklearn_difffeat.backbones.{module}"), name)
+
+
+def locate_backbone(
+    name: str | os.PathLike[str], **options: Any
+) -> tuple[Source, BackboneInfo]:
+    """Return where a backbone lies and what its configuration says."""
+    source = locate(name, **options)
+    return source, family_of(source).describe(source)
+
+
+def describe_backbone(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> BackboneInfo:
+    """Tell blocks, width, timesteps, licence and size without loading weights.
+
+    Parameters
+    ----------
+    name : str or path
+        Embedded name (``"dit-tiny"``, ``"mdlm-tiny"``), hub id, or folder in the
+        hub's layout.
+    revision : str, optional
+        Hub revision.
+    local_files_only, trust_remote_code : bool, default=False
+        Passed through to the hub.
+
+    Returns
+    -------
+    BackboneInfo
+
+    Raises
+    ------
+    ValueError
+        When the name is unknown or the model is of no supported family.
+    OSError
+        When a hub id is neither cached nor reachable.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import describe_backbone
+    >>> info = describe_backbone("dit-tiny")
+    >>> info.n_blocks, info.width, info.n_timesteps, info.input_size
+    (8, 256, 1000, 64)
+    """
+    return locate_backbone(
+        name,
+        revision=revision,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+    )[1]
+
+
+def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbone:
+    """Return the loaded model, shared by every estimator of this process.
+
+    The ``MAX_LOADED`` models used last are kept; :func:`release_backbones` lets go.
+    """
+    key = (source.fingerprint, device, dtype)
+    with _lock:
+        if key not in _loaded:
+            _loaded[key] = family_of(source).load(source, device, dtype)
+        _loaded.move_to_end(key)
+        while len(_loaded) > MAX_LOADED:
+            _loaded.popitem(last=False)
+        return _loaded[key]
+
+
+def release_backbones() -> int:
+    """Forget every loaded model, so that its memory can be reclaimed.
+
+    Returns
+    -------
+    int
+        How many models were held.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import release_backbones
+    >>> n_released = release_backbones()
+    """
+    with _lock:
+        count = len(_loaded)
+        _loaded.clear()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return count

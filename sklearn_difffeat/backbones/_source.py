@@ -1,0 +1,190 @@
+"""Where a backbone's files lie: in the package, in a folder, or on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+WEIGHT_SUFFIXES = {".safetensors", ".bin"}
+CONFIG_SUFFIXES = {".json", ".txt", ".model"}
+N_SAMPLES, SAMPLE_BYTES = 64, 4096
+
+
+def embedded_names() -> list[str]:
+    """Names of the backbones that ship with the package."""
+    return sorted(path.name for path in EMBEDDED_ROOT.iterdir() if path.is_dir())
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder in the hub's layout, or a hub id with the commit it resolved to."""
+
+    name: str
+    location: str
+    on_hub: bool
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments that every ``from_pretrained`` of this source takes."""
+        if not self.on_hub:
+            return {"local_files_only": True}
+        return {"revision": self.revision, "local_files_only": self.local_files_only}
+
+    def find(self, file: str) -> Path | None:
+        """Return a local path of a (small) file, or None where the source lacks it."""
+        if not self.on_hub:
+            path = Path(self.location, file)
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        try:
+            return Path(hf_hub_download(self.location, file, **self.options))
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            gated = isinstance(error, GatedRepoError)
+            hint = (
+                "accept its terms on the hub and log in with `hf auth login`"
+                if gated
+                else "check the spelling, and `revision`"
+            )
+            raise ValueError(
+                f"backbone={self.name!r} (revision {self.revision or 'main'}) "
+                f"{'is gated' if gated else 'was not found'} on the hub; {hint}."
+            ) from error
+        except LocalEntryNotFoundError as error:
+            raise OSError(
+                f"backbone={self.name!r} is a hub id that is not in the local cache and "
+                "the hub cannot be reached; connect once to download it, pass a folder "
+                f"in the hub's layout, or use one of {embedded_names()}."
+            ) from error
+        except EntryNotFoundError:
+            return None
+
+    def read_json(self, file: str) -> dict[str, Any] | None:
+        """Parse a configuration file, or return None where the source lacks it."""
+        path = self.find(file)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"backbone={self.name!r}: {file} is not valid JSON ({error}); "
+                "download or save the model again."
+            ) from error
+        return content
+
+    def weight_files(self) -> list[Path]:
+        """Weight files at hand, sorted; empty for a hub id."""
+        if self.on_hub:
+            return []
+        root = Path(self.location)
+        return sorted(p for p in root.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
+
+    @property
+    def size_mb(self) -> float | None:
+        """Size of the weight files at hand in MB."""
+        files = self.weight_files()
+        return sum(p.stat().st_size for p in files) / 1e6 if files else None
+
+    @property
+    def license(self) -> str | None:
+        """The licence in the model card's metadata."""
+        card = self.find("README.md")
+        found = card and re.search(r"^license:\s*(\S+)", card.read_text("utf-8"), re.M)
+        return found.group(1) if found else None
+
+    @property
+    def fingerprint(self) -> str:
+        """The commit for a hub id; for a folder a digest of what its files hold."""
+        if self.on_hub:
+            return f"hub:{self.location}@{self.revision}"
+        root = Path(self.location)
+        files = sorted(p for p in root.rglob("*") if p.suffix in CONFIG_SUFFIXES)
+        stamps = tuple(
+            (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
+            for p in files + self.weight_files()
+        )
+        return _digest_folder(self.location, stamps)
+
+
+@lru_cache(maxsize=32)
+def _digest_folder(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Digest names, sizes and evenly spread samples of the files' bytes.
+
+    Training changes every tensor, so samples tell two sets of weights apart without
+    reading gigabytes; time stamps only tell when to look again.
+    """
+    digest = hashlib.sha256()
+    for name, size, _ in stamps:
+        digest.update(f"{name}:{size}\n".encode())
+        with open(Path(folder, name), "rb") as file:
+            if size <= N_SAMPLES * SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            for i in range(N_SAMPLES):
+                file.seek(i * (size - SAMPLE_BYTES) // (N_SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def locate(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> Source:
+    """Find out what a backbone's name stands for; touches the hub for hub ids only.
+
+    Raises
+    ------
+    ValueError
+        When the name is no embedded backbone, no folder and no hub id.
+    OSError
+        When a hub id is neither cached nor reachable.
+    """
+    text = os.fspath(name)
+    if text in embedded_names():
+        return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
+    if os.path.isdir(text):
+        return Source(
+            text,
+            os.path.abspath(text),
+            on_hub=False,
+            trust_remote_code=trust_remote_code,
+        )
+    if not HUB_ID.fullmatch(text):
+        raise ValueError(
+            f"backbone={text!r} is unknown: no folder of that name exists; use one of "
+            f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a folder "
+            "in the hub's layout."
+        )
+    source = Source(text, text, True, revision, local_files_only, trust_remote_code)
+    for marker in ("model_index.json", "config.json", "transformer/config.json"):
+        path = source.find(marker)
+        if path is not None:
+            # <cache>/snapshots/<commit>/<file>
+            commit = path.parts[path.parts.index("snapshots") + 1]
+            return replace(source, revision=commit)
+    raise ValueError(
+        f"backbone={text!r} holds neither model_index.json nor config.json; "
+        "it is not a model in the layout of diffusers or transformers."
+    )

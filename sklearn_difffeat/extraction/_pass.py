@@ -1,0 +1,59 @@
+"""One pass through a backbone: catch block outputs, stop at the deepest one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.backbones import Backbone
+
+
+class _DeepestBlockReached(Exception):
+    """Ends a forward pass from inside a hook."""
+
+
+def hooked_pass(
+    backbone: Backbone, blocks: Iterable[int], run: Callable[[], Any]
+) -> dict[int, torch.Tensor]:
+    """Run the model once and return the hidden states of the blocks asked for.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    blocks : iterable of int
+        Block numbers; the modules behind the deepest one do not run.
+    run : callable
+        Starts the forward pass.
+
+    Returns
+    -------
+    dict of int to torch.Tensor
+        Hidden states (n, tokens, width) by block.
+    """
+    wanted = set(blocks)
+    deepest = max(wanted)
+    caught: dict[int, torch.Tensor] = {}
+
+    def catch_as(block: int) -> Callable[..., None]:
+        def catch(module: torch.nn.Module, args: Any, output: Any) -> None:
+            caught[block] = backbone.hidden_states(output)
+            if block == deepest:
+                raise _DeepestBlockReached
+
+        return catch
+
+    with backbone.lock, ExitStack() as hooks:
+        for block in wanted:
+            handle = backbone.stages[block].register_forward_hook(catch_as(block))
+            hooks.callback(handle.remove)
+        try:
+            run()
+        except _DeepestBlockReached:
+            return caught
+    raise RuntimeError(
+        f"block {deepest} of backbone {backbone.info.name!r} did not run; "
+        "its family lists a module that the model does not call."
+    )

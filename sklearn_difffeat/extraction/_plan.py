@@ -1,0 +1,111 @@
+"""Which features are asked for: blocks, timesteps, draws and pooling, resolved."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to extract from a backbone, in the order of the output's columns.
+
+    Columns run over blocks, within a block over timesteps, within a timestep over the
+    pooled channels.
+    """
+
+    blocks: tuple[int, ...]
+    timesteps: tuple[int, ...]
+    pooling: str | tuple[str, int]
+    n_draws: int
+    seed: int
+
+    def n_pooled(self, width: int) -> int:
+        """Channels that pooling leaves of one hidden state."""
+        cells = self.pooling[1] ** 2 if isinstance(self.pooling, tuple) else 1
+        return width * cells
+
+    def n_features(self, width: int) -> int:
+        """Columns of the output."""
+        return len(self.blocks) * len(self.timesteps) * self.n_pooled(width)
+
+    def feature_names(self, width: int) -> list[str]:
+        """One name a column, ``b{block}_t{timestep}_{i}``."""
+        return [
+            f"b{block}_t{timestep}_{i}"
+            for block in self.blocks
+            for timestep in self.timesteps
+            for i in range(self.n_pooled(width))
+        ]
+
+
+def _as_integers(name: str, value: Any) -> list[int]:
+    values = [value] if isinstance(value, (str, numbers.Integral)) else value
+    is_list = isinstance(values, Sequence) or hasattr(values, "__array__")
+    if not is_list or len(values) == 0:
+        raise ValueError(f"{name}={value!r} is no integer, name or non-empty list.")
+    return list(values)
+
+
+def _resolve(
+    name: str, value: Any, named: dict[str, int], lowest: int, highest: int, where: str
+) -> tuple[int, ...]:
+    resolved = []
+    for entry in _as_integers(name, value):
+        if isinstance(entry, str):
+            if entry not in named:
+                raise ValueError(
+                    f"{name}={entry!r} is unknown; the names are {list(named)}."
+                )
+            resolved.append(named[entry])
+            continue
+        is_integer = isinstance(entry, numbers.Integral) and not isinstance(entry, bool)
+        if not is_integer or not lowest <= entry <= highest:
+            raise ValueError(
+                f"{name}={entry!r} is outside {where}; choose an integer from "
+                f"{lowest} to {highest}, or one of {list(named)}."
+            )
+        resolved.append(int(entry))
+    return tuple(resolved)
+
+
+def resolve_blocks(value: Any, n_blocks: int, backbone: str) -> tuple[int, ...]:
+    """Turn names and negative indices into block numbers 0..n_blocks.
+
+    Raises
+    ------
+    ValueError
+        When a block does not exist or is asked for twice.
+    """
+    named = {"middle": (n_blocks + 1) // 2, "last": n_blocks}
+    where = f"blocks 0 (token embeddings) to {n_blocks} of backbone {backbone!r}"
+    found = _resolve("block", value, named, -n_blocks - 1, n_blocks, where)
+    blocks = tuple(b if b >= 0 else n_blocks + 1 + b for b in found)
+    return _without_repeats("block", value, blocks)
+
+
+def resolve_timesteps(value: Any, n_timesteps: int, backbone: str) -> tuple[int, ...]:
+    """Turn names into timesteps 0..n_timesteps-1.
+
+    Raises
+    ------
+    ValueError
+        When a timestep does not exist or is asked for twice.
+    """
+    named = {"middle": n_timesteps // 2}
+    last = n_timesteps - 1
+    where = f"timesteps 0 (noise-free) to {last} of backbone {backbone!r}"
+    found = _resolve("timestep", value, named, 0, last, where)
+    return _without_repeats("timestep", value, found)
+
+
+def _without_repeats(name: str, value: Any, found: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(found)) < len(found):
+        raise ValueError(
+            f"{name}={value!r} asks for the same {name} twice ({list(found)}); "
+            "list each once."
+        )
+    return found

@@ -1,0 +1,181 @@
+"""Images to diffusion features."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from sklearn_difffeat._decode import check_image_cell, decode_image
+from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.backbones import BackboneInfo
+    from sklearn_difffeat.extraction import Plan
+
+
+class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
+    """Turn images into the hidden states of a frozen diffusion Transformer.
+
+    A picture is (for a latent model) encoded by the VAE's mode, brought to a timestep
+    of the training schedule by a fixed noise, and passed through the model without
+    class or prompt; the tokens of the chosen block are pooled. Diff-Feat [1]_ finds
+    the most discriminative features at a middle block and a middle timestep.
+
+    Parameters
+    ----------
+    backbone : str or path, default="dit-tiny"
+        Embedded name, hub id, or folder in the hub's layout.
+    revision : str, default=None
+        Hub revision.
+    block : int, {"middle", "last"} or list of them, default="middle"
+        0 is the token embeddings, k the output of the k-th block; negative numbers
+        count from the end; a list concatenates.
+    timestep : int, "middle" or list of them, default="middle"
+        0 is the clean input, the model told t = 0; t >= 1 the scheduler's training
+        index; a list concatenates.
+    pooling : {"mean", "max"} or ("grid", k), default="mean"
+        Over all tokens, or the mean in each of k x k cells of the picture.
+    n_draws : int, default=1
+        Noise draws averaged.
+    batch_size : int or "auto", default="auto"
+        Rows a pass; "auto" is 32 on a CPU and 128 elsewhere, and a batch that does not
+        fit in memory is halved.
+    device : str, default=None
+        A torch device; None takes CUDA, then MPS, then the CPU.
+    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Precision of the model; "auto" is float32 on every device.
+    image_size : int, default=None
+        Side in pixels to which pictures are resized; None is the backbone's own.
+    missing : {"error", "nan"}, default="error"
+        Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
+    local_files_only, trust_remote_code : bool, default=False
+        Passed through to the hub; remote code never runs unasked.
+    random_state : int, default=0
+        Seeds the noise, which is the same for every row.
+    verbose : bool, default=False
+        Show a progress bar with rows per second.
+
+    Attributes
+    ----------
+    block_, timestep_ : int or list of int
+        Resolved numbers.
+    n_blocks_, n_timesteps_, n_features_out_ : int
+    backbone_fingerprint_ : str
+        Identifies configuration and weights; checked again before extraction.
+
+    See Also
+    --------
+    TextDiffusionFeatureTransformer : The same for texts.
+
+    Notes
+    -----
+    A cell is a path, bytes, a PIL image, a (height, width, channels) array (uint8, or
+    floats from 0 to 1), or the ``{"bytes", "path"}`` dict of parquet image columns; X
+    may also be one (rows, height, width, channels) array. The EXIF orientation is
+    applied, transparency put on white, the first frame of an animation taken, and the
+    whole picture resized to the square.
+
+    References
+    ----------
+    .. [1] Lan, Zheng and Yin, "Diff-Feat", arXiv:2509.15553, 2025.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat import ImageDiffusionFeatureTransformer
+    >>> pictures = np.random.default_rng(0).integers(
+    ...     0, 256, size=(3, 64, 64, 3), dtype=np.uint8)
+    >>> transformer = ImageDiffusionFeatureTransformer(block=4, timestep=50)
+    >>> transformer.fit_transform(pictures).shape
+    (3, 256)
+    """
+
+    _modality = "image"
+    _accepts_arrays = True
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DiffusionFeatureTransformer._parameter_constraints,
+        "image_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        backbone: str | os.PathLike[str] = "dit-tiny",
+        *,
+        revision: str | None = None,
+        block: int | str | Sequence[int | str] = "middle",
+        timestep: int | str | Sequence[int | str] = "middle",
+        pooling: str | tuple[str, int] = "mean",
+        n_draws: int = 1,
+        batch_size: int | str = "auto",
+        device: str | None = None,
+        dtype: str = "auto",
+        image_size: int | None = None,
+        missing: str = "error",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.revision = revision
+        self.block = block
+        self.timestep = timestep
+        self.pooling = pooling
+        self.n_draws = n_draws
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.image_size = image_size
+        self.missing = missing
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_cell(self, cell: Any, row: int) -> None:
+        check_image_cell(cell, row)
+
+    def _check_input_size(self, info: BackboneInfo) -> None:
+        size, step = self.image_size, info.input_step
+        if size is not None and size % step:
+            raise ValueError(
+                f"image_size={size} is not a multiple of {step}, the side in pixels of "
+                f"a token of backbone {info.name!r}; choose one that is."
+            )
+
+    def _check_pooling(self) -> str | tuple[str, int]:
+        pooling = self.pooling
+        if isinstance(pooling, str) and pooling in ("mean", "max"):
+            return pooling
+        is_grid = isinstance(pooling, (tuple, list)) and len(pooling) == 2
+        if is_grid and pooling[0] == "grid":
+            cells = pooling[1]
+            if isinstance(cells, numbers.Integral) and cells >= 1:
+                return "grid", int(cells)
+        raise ValueError(
+            f"pooling={pooling!r} is unknown; use 'mean', 'max' or ('grid', k) with an "
+            "integer k >= 1."
+        )
+
+    def _extract(
+        self,
+        backbone: Any,
+        cells: Sequence[Any],
+        rows: np.ndarray,
+        plan: Plan,
+        counts: Counter[str],
+    ) -> np.ndarray:
+        from sklearn_difffeat.extraction import extract_image_features
+
+        size = self.image_size or backbone.info.input_size
+        pixels = np.stack([
+            decode_image(cell, size, row) for cell, row in zip(cells, rows, strict=True)
+        ])  # fmt: skip
+        return extract_image_features(backbone, pixels, plan)

@@ -1,0 +1,99 @@
+"""Command line of the pretraining recipe.
+
+::
+
+    python -m sklearn_difffeat.pretraining pack --out corpus ...
+    python -m sklearn_difffeat.pretraining align corpus
+    python -m sklearn_difffeat.pretraining image corpus --out runs/image
+    python -m sklearn_difffeat.pretraining text corpus --out runs/text
+    python -m sklearn_difffeat.pretraining release runs/image dit-tiny
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEFAULTS = {"image": (4000, 64, 6e-4), "text": (4500, 64, 8e-4)}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m sklearn_difffeat.pretraining")
+    commands = root.add_subparsers(dest="command", required=True)
+
+    pack = commands.add_parser("pack", help="collect pictures and texts")
+    pack.add_argument("--out", type=Path, required=True)
+    pack.add_argument("--clipart", type=Path, default="/usr/share/openclipart")
+    pack.add_argument("--emoji", type=Path, nargs="+", required=True,
+                      help="folders of PNG or WebP drawings")  # fmt: skip
+    pack.add_argument("--photos", type=Path, required=True,
+                      help="folder of JPEG photographs, by class")  # fmt: skip
+    pack.add_argument("--n-photos", type=int, default=20_000)
+    pack.add_argument("--wordnet", type=Path, default="/usr/share/wordnet")
+    pack.add_argument("--descriptions", type=Path, required=True,
+                      help="xz file, one description a line")  # fmt: skip
+    pack.add_argument("--brown", type=Path, required=True,
+                      help="folder of the Brown corpus")  # fmt: skip
+
+    align = commands.add_parser("align", help="compute the teachers' targets")
+    align.add_argument("corpus", type=Path)
+    align.add_argument("--only", choices=["image", "text"])
+
+    for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
+        run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
+        run.add_argument("corpus", type=Path)
+        run.add_argument("--out", type=Path, required=True)
+        run.add_argument("--steps", type=int, default=steps)
+        run.add_argument("--batch-size", type=int, default=batch_size)
+        run.add_argument("--learning-rate", type=float, default=learning_rate)
+        run.add_argument("--align", type=float, default=1.0,
+                         help="weight of the alignment; 0 needs no teacher")  # fmt: skip
+        run.add_argument("--align-block", type=int, default=6)
+        run.add_argument("--device", default="cpu")
+        run.add_argument("--seed", type=int, default=0)
+
+    release = commands.add_parser("release", help="bundle a run under a name")
+    release.add_argument("run", type=Path)
+    release.add_argument("name", choices=["dit-tiny", "mdlm-tiny"])
+    return root
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    if options.command == "pack":
+        from sklearn_difffeat.pretraining.corpus import pack
+
+        inputs = {k: v for k, v in vars(options).items() if k not in ("command", "out")}
+        pack(options.out, **inputs)
+    elif options.command == "align":
+        from sklearn_difffeat.pretraining.teachers import write_targets
+
+        for kind in [options.only] if options.only else ["image", "text"]:
+            write_targets(options.corpus, kind)
+    elif options.command == "release":
+        from sklearn_difffeat.pretraining.export import release
+
+        print(f"wrote {release(options.run, options.name)}")
+    else:
+        from sklearn_difffeat.pretraining import image, text
+        from sklearn_difffeat.pretraining.loop import Schedule
+
+        recipe = {"image": image.pretrain_image, "text": text.pretrain_text}
+        folder = recipe[options.command](
+            options.corpus,
+            options.out,
+            Schedule(
+                steps=options.steps,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                seed=options.seed,
+            ),
+            align=options.align,
+            align_block=options.align_block,
+            device=options.device,
+        )
+        print(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    main()

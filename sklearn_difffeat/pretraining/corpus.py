@@ -1,0 +1,175 @@
+"""Collect the pretraining corpus: pictures in one ``.npz``, texts in one ``.jsonl``.
+
+Nothing of OpenClipart's test groups enters: their drawings are skipped, and so is any
+picture with the same pixels or any text with the same words found elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from sklearn_difffeat.datasets._clipart import Drawing, is_test_group, iter_drawings
+from sklearn_difffeat.datasets.build_openclipart import render
+
+DRAWING_SIZE = 96
+PHOTO_SIZE = 32
+SEED = 0
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text's words, so that case and punctuation hide no copy."""
+    words = " ".join(re.findall(r"\w+", text.lower()))
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def pixel_digest(picture: np.ndarray) -> str:
+    """SHA-256 of a picture's pixels."""
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+def split_drawings(root: str | Path) -> tuple[list[Drawing], list[Drawing]]:
+    """Return OpenClipart's drawings for training and those of the test groups."""
+    drawings = [d for d in iter_drawings(root) if not d.name.startswith("shapes/stars")]
+    test = [d for d in drawings if is_test_group(d.group)]
+    return [d for d in drawings if not is_test_group(d.group)], test
+
+
+def is_held_back(photo: str | Path) -> bool:
+    """Whether a photograph belongs to the tenth that is kept for evaluation."""
+    path = Path(photo)
+    digest = hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest()
+    return digest[0] < 256 / 10
+
+
+def pack_images(
+    clipart: str | Path, emoji: Iterable[str | Path], photos: str | Path, n_photos: int
+) -> dict[str, np.ndarray]:
+    """Decode every picture once.
+
+    Returns
+    -------
+    dict
+        ``drawings`` uint8 (n, 96, 96, 3), ``drawing_source`` (n,) with 0 for
+        OpenClipart and 1 for emoji, ``photos`` uint8 (m, 32, 32, 3), and ``digests``,
+        the SHA-256 of every picture in that order.
+    """
+    train, test = split_drawings(clipart)
+    banned = {
+        pixel_digest(np.asarray(render(d.png, DRAWING_SIZE)))
+        for d in tqdm(test, desc="test groups, to be left out")
+    }
+    emoji_files = [
+        path
+        for folder in emoji
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix in {".png", ".webp"}
+    ]
+    sources = [(d.png, 0) for d in train] + [(path, 1) for path in emoji_files]
+    drawings, origin, digests = [], [], []
+    for path, source in tqdm(sources, desc="drawings"):
+        picture = np.asarray(render(path, DRAWING_SIZE))
+        digest = pixel_digest(picture)
+        if digest not in banned:
+            drawings.append(picture)
+            origin.append(source)
+            digests.append(digest)
+    files = [
+        path for path in sorted(Path(photos).rglob("*.jpg")) if not is_held_back(path)
+    ]
+    chosen = np.random.default_rng(SEED).permutation(len(files))[:n_photos]
+    pixels = [
+        np.asarray(render(files[i], PHOTO_SIZE)) for i in tqdm(chosen, desc="photos")
+    ]
+    digests += [pixel_digest(picture) for picture in pixels]
+    return {
+        "drawings": np.stack(drawings),
+        "drawing_source": np.array(origin, dtype=np.uint8),
+        "photos": np.stack(pixels),
+        "digests": np.array(digests),
+    }
+
+
+def _wordnet(folder: str | Path) -> Iterator[tuple[str, str]]:
+    for part in ("noun", "verb", "adj", "adv"):
+        for line in (Path(folder) / f"data.{part}").read_text("utf-8").splitlines():
+            if line.startswith("  "):
+                continue
+            head, _, gloss = line.partition(" | ")
+            fields = head.split()
+            count = int(fields[3], 16)
+            words = [re.sub(r"\(.*\)", "", w) for w in fields[4 : 4 + 2 * count : 2]]
+            names = ", ".join(words).replace("_", " ")
+            yield "wordnet names", names
+            yield "wordnet glosses", f"{names}: {gloss.strip()}"
+
+
+def _brown(folder: str | Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(Path(folder).glob("c[a-r][0-9][0-9]")):
+        for line in path.read_text("utf-8").splitlines():
+            words = [token.rpartition("/")[0] for token in line.split()]
+            if len(words) > 3:
+                yield "brown", re.sub(r" ([.,;:?!])", r"\1", " ".join(words))
+
+
+def pack_texts(
+    clipart: str | Path, wordnet: str | Path, descriptions: str | Path, brown: str | Path
+) -> list[dict[str, str]]:
+    """Return one ``{"source", "text", "digest"}`` for each distinct text."""
+    train, test = split_drawings(clipart)
+    seen = {text_digest(part) for d in test for part in (d.text, d.title) if part}
+    candidates: list[tuple[str, str]] = []
+    for drawing in train:
+        candidates += [("openclipart", drawing.text), ("openclipart", drawing.title)]
+    candidates += _wordnet(wordnet)
+    with lzma.open(descriptions, "rt", encoding="utf-8") as lines:
+        candidates += [("debian", line.strip()) for line in lines]
+    candidates += _brown(brown)
+    records = []
+    for source, text in tqdm(candidates, desc="texts"):
+        digest = text_digest(text)
+        if text and digest not in seen:
+            seen.add(digest)
+            records.append({"source": source, "text": text, "digest": digest})
+    return records
+
+
+def pack(
+    out: str | Path,
+    *,
+    clipart: str | Path,
+    emoji: Iterable[str | Path],
+    photos: str | Path,
+    n_photos: int,
+    wordnet: str | Path,
+    descriptions: str | Path,
+    brown: str | Path,
+) -> None:
+    """Write ``images.npz`` and ``texts.jsonl`` into the folder ``out``."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = pack_texts(clipart, wordnet, descriptions, brown)
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in texts)
+    (folder / "texts.jsonl").write_text("".join(lines), "utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS = None  # some drawings are 15,000 pixels wide
+        images = pack_images(clipart, emoji, photos, n_photos)
+    np.savez(folder / "images.npz", **images)
+    print(f"{folder}: {len(images['drawings']):,} drawings, "
+          f"{len(images['photos']):,} photographs, {len(texts):,} texts")  # fmt: skip
+
+
+def read_texts(corpus: str | Path) -> list[dict[str, str]]:
+    """Read the texts back."""
+    with open(Path(corpus) / "texts.jsonl", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

@@ -1,0 +1,130 @@
+"""The training loop both recipes share: seeded, resumable, killed at no cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+Losses = dict[str, torch.Tensor]
+StepFunction = Callable[[torch.Generator], Losses]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: warm-up, a plateau, and a linear decay to zero."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup: int = 200
+    decay_share: float = 0.3
+    weight_decay: float = 0.05
+    ema_decay: float = 0.999
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        decay_steps = max(1, round(self.decay_share * self.steps))
+        rising = (step + 1) / max(1, self.warmup)
+        falling = (self.steps - step) / decay_steps
+        return self.learning_rate * min(1.0, rising, falling)
+
+
+def write_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint under another name first, so that none is ever half there."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def average_into(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the exponential moving average of the weights towards the model's."""
+    with torch.no_grad():
+        for kept, current in zip(ema.parameters(), model.parameters(), strict=True):
+            kept.lerp_(current, 1 - decay)
+
+
+def train(
+    losses_of: StepFunction,
+    trained: nn.Module,
+    ema: nn.Module,
+    schedule: Schedule,
+    out: Path,
+) -> list[dict[str, float]]:
+    """Run or resume a training run and return its log.
+
+    Parameters
+    ----------
+    losses_of : callable
+        Maps the step's random generator to named losses; ``"loss"`` is minimised.
+        The generator is seeded by (seed, step), so a resumed run sees the same data.
+    trained, ema : torch.nn.Module
+        The module whose parameters are optimised, and the same with averaged weights.
+    schedule : Schedule
+    out : Path
+        Folder of ``checkpoint.pt`` and ``log.jsonl``; a run found there is resumed.
+
+    Returns
+    -------
+    list of dict
+        One entry every ten steps: step, losses, samples per second.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log_file = out / "checkpoint.pt", out / "log.jsonl"
+    optimizer = torch.optim.AdamW(
+        trained.parameters(), betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+    )
+    first, log = 0, []
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        trained.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, log = state["step"], state["log"]
+
+    def save(step: int) -> None:
+        state = {
+            "model": trained.state_dict(),
+            "ema": ema.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "log": log,
+            "schedule": asdict(schedule),
+        }
+        write_atomically(state, checkpoint)
+        log_file.write_text("".join(json.dumps(entry) + "\n" for entry in log))
+
+    sums: dict[str, float] = {}
+    started = time.perf_counter()
+    progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps)
+    for step in progress:
+        generator = torch.Generator().manual_seed(schedule.seed * 10_000_019 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate_at(step)
+        losses = losses_of(generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimizer.step()
+        average_into(ema, trained, min(schedule.ema_decay, (step + 1) / (step + 10)))
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().item()
+        if (step + 1) % 10 == 0:
+            seconds = time.perf_counter() - started
+            entry = {name: total / 10 for name, total in sums.items()}
+            entry |= {"step": step + 1, "rows/s": 10 * schedule.batch_size / seconds}
+            log.append(entry)
+            progress.set_postfix({k: f"{v:.3f}" for k, v in entry.items()})
+            sums, started = {}, time.perf_counter()
+        if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+            save(step + 1)
+    return log

@@ -1,0 +1,185 @@
+"""Texts to diffusion features."""
+
+from __future__ import annotations
+
+import numbers
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.backbones import BackboneInfo
+    from sklearn_difffeat.extraction import Plan
+
+
+class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
+    """Turn texts into the hidden states of a frozen masked diffusion language model.
+
+    At timestep t a share t / ``n_timesteps_`` of a text's tokens is masked, by masks
+    nested in t; the model runs once and the real tokens of the chosen block are
+    pooled. Diff-Feat [1]_ finds the most discriminative text features noise-free and
+    at the deepest block. Masked language models (BERT, RoBERTa, DistilBERT,
+    ModernBERT) are masked diffusion models [2]_ seen at one masking rate.
+
+    Parameters
+    ----------
+    backbone : str or path, default="mdlm-tiny"
+        Embedded name, hub id, or folder in the hub's layout.
+    revision : str, default=None
+        Hub revision.
+    block : int, {"middle", "last"} or list of them, default="last"
+        0 is the token embeddings, k the output of the k-th block; negative numbers
+        count from the end; a list concatenates.
+    timestep : int, "middle" or list of them, default=0
+        0 masks nothing; a list concatenates.
+    pooling : {"mean", "max"}, default="mean"
+        Over the real tokens; padding and special tokens are ignored.
+    n_draws : int, default=1
+        Draws of the mask averaged.
+    batch_size : int or "auto", default="auto"
+        Rows a pass; "auto" is 32 on a CPU and 128 elsewhere, and a batch that does not
+        fit in memory is halved.
+    device : str, default=None
+        A torch device; None takes CUDA, then MPS, then the CPU.
+    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Precision of the model; "auto" is float32 on every device.
+    max_length : int, default=None
+        Most tokens of a text, special ones included; None is the backbone's own. One
+        warning counts the rows that were cut.
+    missing : {"error", "nan"}, default="error"
+        Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
+    local_files_only, trust_remote_code : bool, default=False
+        Passed through to the hub; remote code never runs unasked.
+    random_state : int, default=0
+        Seeds the masks.
+    verbose : bool, default=False
+        Show a progress bar with rows per second.
+
+    Attributes
+    ----------
+    block_, timestep_ : int or list of int
+        Resolved numbers.
+    n_blocks_, n_timesteps_, n_features_out_ : int
+    backbone_fingerprint_ : str
+        Identifies configuration and weights; checked again before extraction.
+
+    See Also
+    --------
+    ImageDiffusionFeatureTransformer : The same for images.
+
+    References
+    ----------
+    .. [1] Lan, Zheng and Yin, "Diff-Feat", arXiv:2509.15553, 2025.
+    .. [2] Sahoo et al., "Simple and Effective Masked Diffusion Language Models",
+       arXiv:2406.07524, 2024.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import TextDiffusionFeatureTransformer
+    >>> transformer = TextDiffusionFeatureTransformer()
+    >>> transformer.fit_transform(["a red apple", "two birds on a branch"]).shape
+    (2, 256)
+    """
+
+    _modality = "text"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DiffusionFeatureTransformer._parameter_constraints,
+        "max_length": [Interval(numbers.Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        backbone: str | os.PathLike[str] = "mdlm-tiny",
+        *,
+        revision: str | None = None,
+        block: int | str | Sequence[int | str] = "last",
+        timestep: int | str | Sequence[int | str] = 0,
+        pooling: str = "mean",
+        n_draws: int = 1,
+        batch_size: int | str = "auto",
+        device: str | None = None,
+        dtype: str = "auto",
+        max_length: int | None = None,
+        missing: str = "error",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.revision = revision
+        self.block = block
+        self.timestep = timestep
+        self.pooling = pooling
+        self.n_draws = n_draws
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.max_length = max_length
+        self.missing = missing
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_cell(self, cell: Any, row: int) -> None:
+        if not isinstance(cell, str):
+            raise TypeError(
+                f"row {row} of X: a cell of type {type(cell).__name__} is no text; pass "
+                "str."
+            )
+
+    def _check_input_size(self, info: BackboneInfo) -> None:
+        if self.max_length is not None and self.max_length > info.input_size:
+            raise ValueError(
+                f"max_length={self.max_length} exceeds the {info.input_size} positions "
+                f"of backbone {info.name!r}; choose at most that."
+            )
+
+    def _check_pooling(self) -> str | tuple[str, int]:
+        if not isinstance(self.pooling, str) or self.pooling not in ("mean", "max"):
+            raise ValueError(
+                f"pooling={self.pooling!r} is unknown; use 'mean' or 'max'."
+            )
+        return self.pooling
+
+    def _processing_order(self, cells: Sequence[Any], rows: np.ndarray) -> np.ndarray:
+        # Texts of one length share a batch, so that little of it is padding.
+        lengths = np.fromiter((len(cells[i]) for i in rows), dtype=int, count=len(rows))
+        return rows[np.argsort(lengths, kind="stable")]
+
+    def _warn(self, counts: Counter[str], n_rows: int) -> None:
+        n_truncated = counts["truncated"]
+        if n_truncated:
+            warnings.warn(
+                f"{n_truncated} of {n_rows} texts are longer than the {self.max_length or self._input_size} tokens "
+                "allowed and were cut; shorten them, raise max_length or choose a "
+                "backbone with more positions.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _extract(
+        self,
+        backbone: Any,
+        cells: Sequence[Any],
+        rows: np.ndarray,
+        plan: Plan,
+        counts: Counter[str],
+    ) -> np.ndarray:
+        from sklearn_difffeat.extraction import extract_text_features
+
+        length = self.max_length or backbone.info.input_size
+        with backbone.lock:
+            tokens = backbone.tokenize(cells, length)
+        features = extract_text_features(backbone, tokens, plan)
+        counts["truncated"] += len(tokens.truncated)
+        return features

@@ -1,0 +1,172 @@
+"""Small checkpoints in the hub's layout, built once a session, and real cells."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+from sklearn_difffeat.datasets import load_openclipart
+
+WORDS = "a red green blue small large apple bird boat house flag of on the and".split()
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 34,
+}
+
+
+def save_dit(folder, *, legacy=False):
+    """Save what ``facebook/DiT-XL-2-256`` holds, at small widths."""
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        sample_size=4,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.18215,
+    )
+    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False)
+    transformer.save_pretrained(folder / "transformer", safe_serialization=not legacy)
+    vae.save_pretrained(folder / "vae", safe_serialization=not legacy)
+    scheduler.save_pretrained(folder / "scheduler")
+    if legacy:
+        path = folder / "transformer" / "config.json"
+        config = json.loads(path.read_text())
+        config |= {"_class_name": "Transformer2DModel", "num_vector_embeds": None}
+        path.write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dit_folder(tmp_path_factory):
+    """A latent DiT: VAE with 4 channels, 1,000 classes, 3 blocks of width 16."""
+    return save_dit(tmp_path_factory.mktemp("dit"))
+
+
+@pytest.fixture(scope="session")
+def legacy_dit_folder(tmp_path_factory):
+    """The same as checkpoints of 2022 were saved: old class name, ``.bin`` weights."""
+    return save_dit(tmp_path_factory.mktemp("dit-legacy"), legacy=True)
+
+
+def word_tokenizer(max_length=32):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: i for i, word in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def build_masked_lm(family):
+    torch.manual_seed(0)
+    common = {"vocab_size": 5 + len(WORDS), "pad_token_id": 0}
+    if family == "bert":
+        return BertForMaskedLM(BertConfig(**SIZES, **common))
+    if family == "roberta":
+        return RobertaForMaskedLM(RobertaConfig(**SIZES, **common))
+    if family == "modernbert":
+        ids = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2}
+        return ModernBertForMaskedLM(
+            ModernBertConfig(**SIZES, **common, **ids, eos_token_id=3)
+        )
+    return DistilBertForMaskedLM(
+        DistilBertConfig(
+            dim=16, n_layers=3, n_heads=2, hidden_dim=32, max_position_embeddings=34,
+            **common,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=["bert", "roberta", "distilbert", "modernbert"])
+def masked_lm_folder(request, tmp_path_factory):
+    """A masked language model of each family: 3 blocks of width 16."""
+    folder = tmp_path_factory.mktemp(request.param)
+    build_masked_lm(request.param).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert-alone")
+    build_masked_lm("bert").save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clipart():
+    """Real images and texts: 60 items, spread over the data set."""
+    X, Y, groups = load_openclipart(return_X_y_groups=True)
+    rows = np.linspace(0, len(X) - 1, 60).astype(int)
+    kept = Y[rows].sum(axis=0) >= 3
+    return X.iloc[rows].reset_index(drop=True), Y[rows][:, kept], groups[rows]
+
+
+@pytest.fixture
+def pass_counter(monkeypatch):
+    """Counts the rows that enter a model, and the models loaded."""
+    from sklearn_difffeat.backbones import release_backbones
+    from sklearn_difffeat.backbones.dit import DiTBackbone
+    from sklearn_difffeat.backbones.masked_lm import MaskedLMBackbone
+
+    counts = {"rows": 0, "loads": 0, "encoded": 0}
+    for kind in (DiTBackbone, MaskedLMBackbone):
+        run, load = kind.run, kind.load.__func__
+
+        def counted_run(self, inputs, *args, _run=run):
+            counts["rows"] += len(getattr(inputs, "ids", inputs))
+            return _run(self, inputs, *args)
+
+        def counted_load(cls, *args, _load=load):
+            counts["loads"] += 1
+            return _load(cls, *args)
+
+        monkeypatch.setattr(kind, "run", counted_run)
+        monkeypatch.setattr(kind, "load", classmethod(counted_load))
+    encode = DiTBackbone.encode
+
+    def counted_encode(self, pixels):
+        counts["encoded"] += len(pixels)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(DiTBackbone, "encode", counted_encode)
+    release_backbones()
+    yield counts
+    release_backbones()
