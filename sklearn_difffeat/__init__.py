@@ -9,9 +9,10 @@ from sklearn_difffeat.backbones import (
     describe_backbone,
     release_backbones,
 )
-from sklearn_difffeat.fusion import FusionClassifier, make_fusion_pipeline
+from sklearn_difffeat.fusion import FusionClassifier
 from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.metrics import multilabel_report
+from sklearn_difffeat.pipeline import make_fusion_pipeline
 from sklearn_difffeat.text import TextDiffusionFeatureTransformer
 
 __version__ = "0.1.0"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+Cells: TypeAlias = Sequence[Any] | np.ndarray
 KINDS = (
     "a list, tuple, 1-D object array, pandas or polars Series, or one-column DataFrame"
 )
@@ -30,7 +31,7 @@ def _only_column(X: Any) -> Any:
     return X[names[0]]
 
 
-def as_cells(X: Any, *, arrays: bool) -> Sequence[Any]:
+def as_cells(X: Any, *, arrays: bool) -> Cells:
     """Return X as a sequence of cells, one a row.
 
     Parameters
@@ -55,7 +56,7 @@ def as_cells(X: Any, *, arrays: bool) -> Sequence[Any]:
     if hasattr(X, "columns"):
         X = _only_column(X)
     if hasattr(X, "to_list") and not isinstance(X, (list, tuple)):
-        cells: Sequence[Any] = X.to_list()
+        cells: Cells = X.to_list()
     elif isinstance(X, (list, tuple)):
         cells = X
     elif isinstance(X, np.ndarray):
@@ -69,7 +70,7 @@ def as_cells(X: Any, *, arrays: bool) -> Sequence[Any]:
     return cells
 
 
-def _cells_of_array(X: np.ndarray, arrays: bool) -> Sequence[Any]:
+def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
     if X.ndim == 2 and X.shape[1] == 1:
         X = X[:, 0]
     if X.ndim == 1:
@@ -82,7 +83,7 @@ def _cells_of_array(X: np.ndarray, arrays: bool) -> Sequence[Any]:
     )
 
 
-def find_missing(cells: Sequence[Any]) -> np.ndarray:
+def find_missing(cells: Cells) -> np.ndarray:
     """Return a boolean array, True where a cell is missing."""
     if isinstance(cells, np.ndarray):
         return np.zeros(len(cells), dtype=bool)

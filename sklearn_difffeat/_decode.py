@@ -27,8 +27,8 @@ def check_image_cell(cell: Any, row: int) -> None:
     accepted = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     if not isinstance(cell, accepted):
         raise TypeError(
-            f"row {row} of X: {_short(cell)} of type {type(cell).__name__} is no image; "
-            f"pass {KINDS}."
+            f"row {row} of X: {_short(cell)} of type {type(cell).__name__} is no "
+            f"image; pass {KINDS}."
         )
 
 
@@ -127,15 +127,14 @@ def _image_of_array(array: np.ndarray, row: int) -> Image.Image:
     elif array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
     elif array.dtype.kind == "f":
-        if not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
-            raise ValueError(
-                f"row {row} of X: a float array must hold values from 0 to 1, this one "
-                f"has {np.nanmin(array):.4g} to {np.nanmax(array):.4g}; scale it or "
-                "pass uint8."
-            )
         if np.isnan(array).any():
             raise ValueError(
                 f"row {row} of X: the array holds NaN; fill it or drop the row."
+            )
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(
+                f"row {row} of X: a float array must hold values from 0 to 1, this one "
+                f"has {array.min():.4g} to {array.max():.4g}; scale it or pass uint8."
             )
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255:

@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_difffeat._cells import as_cells, find_missing
+from sklearn_difffeat._cells import Cells, as_cells, find_missing
 from sklearn_difffeat._modalities import ModalityArray
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         ``counts`` collects what is to be said once, at the end of the call.
         """
 
-    def _processing_order(self, cells: Sequence[Any], rows: np.ndarray) -> np.ndarray:
+    def _processing_order(self, cells: Cells, rows: np.ndarray) -> np.ndarray:
         """Return the rows in the order in which to process them."""
         return rows
 
@@ -230,7 +230,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             seed=int(self.random_state),
         )
 
-    def _check_cells(self, cells: Sequence[Any]) -> np.ndarray:
+    def _check_cells(self, cells: Cells) -> np.ndarray:
         absent = find_missing(cells)
         if absent.any() and self.missing == "error":
             rows = np.flatnonzero(absent)
@@ -238,16 +238,16 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"row {rows[0]} of X: the cell is missing ({cells[rows[0]]!r}), as in "
                 f"{len(rows)} of {len(cells)} rows; drop them, or set missing='nan'."
             )
-        for row in np.flatnonzero(~absent):
+        for row in np.flatnonzero(~absent).tolist():
             self._check_cell(cells[row], row)
         return absent
 
     def _check_fingerprint(self, found: str) -> None:
         if found != self.backbone_fingerprint_:
             raise ValueError(
-                f"backbone={self.backbone!r} is not the one this transformer was fitted "
-                f"with (found {found}, fitted with {self.backbone_fingerprint_}); "
-                "restore that backbone or fit again."
+                f"backbone={self.backbone!r} is not the one this transformer was "
+                f"fitted with (found {found}, fitted with "
+                f"{self.backbone_fingerprint_}); restore that backbone or fit again."
             )
 
     def _hub_options(self) -> dict[str, Any]:

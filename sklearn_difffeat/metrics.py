@@ -73,8 +73,8 @@ def multilabel_report(
     positive = truth.any(axis=0)
     if not positive.all():
         warnings.warn(
-            f"{np.sum(~positive)} of {truth.shape[1]} labels have no positive in Y_true "
-            "and are left out of mAP.",
+            f"{np.sum(~positive)} of {truth.shape[1]} labels have no positive in "
+            "Y_true and are left out of mAP.",
             UserWarning,
             stacklevel=2,
         )

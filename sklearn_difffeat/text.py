@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
+from sklearn_difffeat._cells import Cells
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     def _check_cell(self, cell: Any, row: int) -> None:
         if not isinstance(cell, str):
             raise TypeError(
-                f"row {row} of X: a cell of type {type(cell).__name__} is no text; pass "
-                "str."
+                f"row {row} of X: a cell of type {type(cell).__name__} is no text; "
+                "pass str."
             )
 
     def _check_input_size(self, info: BackboneInfo) -> None:
@@ -151,7 +152,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             )
         return self.pooling
 
-    def _processing_order(self, cells: Sequence[Any], rows: np.ndarray) -> np.ndarray:
+    def _processing_order(self, cells: Cells, rows: np.ndarray) -> np.ndarray:
         # Texts of one length share a batch, so that little of it is padding.
         lengths = np.fromiter((len(cells[i]) for i in rows), dtype=int, count=len(rows))
         return rows[np.argsort(lengths, kind="stable")]
@@ -159,8 +160,9 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     def _warn(self, counts: Counter[str], n_rows: int) -> None:
         n_truncated = counts["truncated"]
         if n_truncated:
+            longest = self.max_length or self._input_size
             warnings.warn(
-                f"{n_truncated} of {n_rows} texts are longer than the {self.max_length or self._input_size} tokens "
+                f"{n_truncated} of {n_rows} texts are longer than the {longest} tokens "
                 "allowed and were cut; shorten them, raise max_length or choose a "
                 "backbone with more positions.",
                 UserWarning,

@@ -1,6 +1,7 @@
 """Loading, describing and fingerprinting backbones."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_embedded_backbone_is_small_half_precision_and_has_a_card(name):
 
     for path in source.weight_files():
         with safe_open(path, "pt") as weights:
-            kinds = {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118
+            kinds = {weights.get_tensor(key).dtype for key in weights.keys()}
         assert kinds == {torch.float16}
 
 
@@ -173,25 +174,36 @@ def test_hub_id_without_network_says_what_to_do(monkeypatch):
         ).fit(PICTURES)
 
 
-def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(
-    dit_folder, tmp_path, monkeypatch
-):
+def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(dit_folder, tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("diffusers.models.modeling_utils.HF_HUB_OFFLINE", True)
     repository = tmp_path / "models--someone--small-dit"
     shutil.copytree(dit_folder, repository / "snapshots" / commit)
     index = repository / "snapshots" / commit / "model_index.json"
     index.write_text(json.dumps({"_class_name": "DiTPipeline"}))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-
-    transformer = ImageDiffusionFeatureTransformer("someone/small-dit")
-    features = transformer.fit_transform(PICTURES)
-    assert transformer.backbone_fingerprint_ == f"hub:someone/small-dit@{commit}"
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    code = (
+        "import numpy as np; "
+        "from sklearn_difffeat import ImageDiffusionFeatureTransformer as Transformer; "
+        "t = Transformer('someone/small-dit'); "
+        "np.save('features.npy', t.fit_transform(np.load('pictures.npy'))); "
+        "print(t.backbone_fingerprint_)"
+    )
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"hub:someone/small-dit@{commit}"
     expected = ImageDiffusionFeatureTransformer(dit_folder).fit_transform(PICTURES)
-    np.testing.assert_allclose(features, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "features.npy"), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_folder_that_is_no_known_model_is_an_error_that_lists_families(tmp_path):

@@ -33,8 +33,9 @@ _lock = threading.Lock()
 def _declared_family(source: Source) -> str | None:
     denoiser = source.read_json("transformer/config.json")
     if denoiser is not None:
-        declared = denoiser.get("_class_name")
-        return LEGACY_FAMILIES.get((declared, denoiser.get("norm_type")), declared)
+        declared = str(denoiser.get("_class_name"))
+        legacy = declared, str(denoiser.get("norm_type"))
+        return LEGACY_FAMILIES.get(legacy, declared)
     config = source.read_json("config.json")
     return None if config is None else config.get("model_type")
 

@@ -70,9 +70,9 @@ class Source:
             ) from error
         except LocalEntryNotFoundError as error:
             raise OSError(
-                f"backbone={self.name!r} is a hub id that is not in the local cache and "
-                "the hub cannot be reached; connect once to download it, pass a folder "
-                f"in the hub's layout, or use one of {embedded_names()}."
+                f"backbone={self.name!r} is a hub id that is not in the local cache "
+                "and the hub cannot be reached; connect once to download it, pass a "
+                f"folder in the hub's layout, or use one of {embedded_names()}."
             ) from error
         except EntryNotFoundError:
             return None
@@ -174,8 +174,8 @@ def locate(
     if not HUB_ID.fullmatch(text):
         raise ValueError(
             f"backbone={text!r} is unknown: no folder of that name exists; use one of "
-            f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a folder "
-            "in the hub's layout."
+            f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a "
+            "folder in the hub's layout."
         )
     source = Source(text, text, True, revision, local_files_only, trust_remote_code)
     for marker in ("model_index.json", "config.json", "transformer/config.json"):

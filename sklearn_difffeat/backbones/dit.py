@@ -57,13 +57,11 @@ class DiTBackbone(ImageBackbone):
         scheduler: Any,
         vae: AutoencoderKL | None,
     ) -> None:
-        super().__init__(
-            info, [transformer.pos_embed, *transformer.transformer_blocks]
-        )
+        super().__init__(info, [transformer.pos_embed, *transformer.transformer_blocks])
         self.transformer = transformer
         self.scheduler = scheduler
         self.vae = vae
-        # The row after the last class is the one that classifier-free guidance drops to.
+        # The row after the last class is what classifier-free guidance drops to.
         self.null_class = transformer.config.num_embeds_ada_norm
 
     @classmethod

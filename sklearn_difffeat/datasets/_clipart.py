@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from PIL import Image
+
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 DC = "{http://purl.org/dc/elements/1.1/}"
 
@@ -44,6 +47,11 @@ class Drawing:
         path = PurePosixPath(self.name)
         word = re.search(r"[a-z]+", path.stem.lower())
         return f"{path.parent}/{word.group() if word else path.stem}"
+
+
+def pixel_digest(picture: Image.Image | np.ndarray) -> str:
+    """SHA-256 of a picture's pixels."""
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def is_test_group(group: str, salt: str = SPLIT_SALT) -> bool:

@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 ARCHIVE = Path(__file__).parent / "data" / "openclipart.zip"
-SHA256 = "b28793b998d53c5668730c0f4d5527f45613e96fa00ef43728898dba3e9a5527"
+SHA256 = "8b4c71bd16a3209a560d4509f48bda076cec7c8070d5d5186bcfc122555094f9"
 DESCRIPTION = """OpenClipart: public-domain drawings with titles and keywords.
 
 {n_items} drawings of 96 x 96 pixels on white, each with its author's title and
@@ -70,7 +70,8 @@ def load_openclipart(
         ``groups`` : object ndarray of shape (n_items,), for group splitters.
         ``split`` : object ndarray of shape (n_items,), "train" or "test".
         ``source`` : object ndarray of shape (n_items,), file name in the package.
-        ``sha256`` : object ndarray of shape (n_items,), digest of the original PNG.
+        ``sha256`` : object ndarray of shape (n_items,), digest of the pixels before
+        compression.
         ``feature_names`` : list of str.
         ``filename`` : str, the archive.
         ``DESCR`` : str.

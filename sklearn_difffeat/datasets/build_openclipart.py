@@ -24,7 +24,12 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sklearn_difffeat.datasets._clipart import Drawing, is_test_group, iter_drawings
+from sklearn_difffeat.datasets._clipart import (
+    Drawing,
+    is_test_group,
+    iter_drawings,
+    pixel_digest,
+)
 
 SIZE = 96
 MIN_ITEMS = 20
@@ -87,17 +92,24 @@ def choose_items(root: str | Path) -> tuple[list[Drawing], list[list[str]]]:
 
 
 def write_archive(root: str | Path, out: str | Path) -> None:
-    """Write the archive that :func:`sklearn_difffeat.datasets.load_openclipart` reads."""
+    """Write the archive that ``load_openclipart`` reads."""
     drawings, labels = choose_items(root)
     items = list(zip(drawings, labels, strict=True))
     table = io.StringIO()
+    seen: set[str] = set()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["image", "text", "labels", "group", "split", "source", "sha256"])
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for number, (drawing, words) in enumerate(tqdm(items, unit="item")):
+        for drawing, words in tqdm(items, unit="item"):
+            picture = render(drawing.png)
+            # Some drawings were filed twice; two files, one picture, maybe two parts.
+            digest = pixel_digest(picture)
+            if digest in seen:
+                continue
+            name = f"images/{len(seen):04d}.webp"
+            seen.add(digest)
             buffer = io.BytesIO()
-            render(drawing.png).save(buffer, "WEBP", quality=82, method=6)
-            name = f"images/{number:04d}.webp"
+            picture.save(buffer, "WEBP", quality=82, method=6)
             archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
             rows.writerow([
                 name,
@@ -106,7 +118,7 @@ def write_archive(root: str | Path, out: str | Path) -> None:
                 drawing.group,
                 "test" if is_test_group(drawing.group) else "train",
                 drawing.name,
-                hashlib.sha256(drawing.png.read_bytes()).hexdigest(),
+                digest,
             ])  # fmt: skip
         for name, text in (("items.csv", table.getvalue()), ("NOTICE.txt", NOTICE)):
             entry = zipfile.ZipInfo(name)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 
-
 @dataclass(frozen=True)
 class Plan:
     """What to extract from a backbone, in the order of the output's columns.

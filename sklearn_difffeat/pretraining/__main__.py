@@ -6,7 +6,7 @@
     python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image corpus --out runs/image
     python -m sklearn_difffeat.pretraining text corpus --out runs/text
-    python -m sklearn_difffeat.pretraining release runs/image dit-tiny
+    python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--batch-size", type=int, default=batch_size)
         run.add_argument("--learning-rate", type=float, default=learning_rate)
         run.add_argument("--align", type=float, default=1.0,
-                         help="weight of the alignment; 0 needs no teacher")  # fmt: skip
+                         help="weight of the alignment; 0: no teacher")  # fmt: skip
         run.add_argument("--align-block", type=int, default=6)
         run.add_argument("--device", default="cpu")
         run.add_argument("--seed", type=int, default=0)
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
+    release.add_argument("corpus", type=Path)
     release.add_argument("name", choices=["dit-tiny", "mdlm-tiny"])
     return root
 
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 
-        print(f"wrote {release(options.run, options.name)}")
+        print(f"wrote {release(options.run, options.corpus, options.name)}")
     else:
         from sklearn_difffeat.pretraining import image, text
         from sklearn_difffeat.pretraining.loop import Schedule

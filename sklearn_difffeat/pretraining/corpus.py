@@ -18,7 +18,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sklearn_difffeat.datasets._clipart import Drawing, is_test_group, iter_drawings
+from sklearn_difffeat.datasets._clipart import (
+    Drawing,
+    is_test_group,
+    iter_drawings,
+    pixel_digest,
+)
 from sklearn_difffeat.datasets.build_openclipart import render
 
 DRAWING_SIZE = 96
@@ -30,11 +35,6 @@ def text_digest(text: str) -> str:
     """SHA-256 of a text's words, so that case and punctuation hide no copy."""
     words = " ".join(re.findall(r"\w+", text.lower()))
     return hashlib.sha256(words.encode()).hexdigest()
-
-
-def pixel_digest(picture: np.ndarray) -> str:
-    """SHA-256 of a picture's pixels."""
-    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def split_drawings(root: str | Path) -> tuple[list[Drawing], list[Drawing]]:
@@ -122,7 +122,10 @@ def _brown(folder: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def pack_texts(
-    clipart: str | Path, wordnet: str | Path, descriptions: str | Path, brown: str | Path
+    clipart: str | Path,
+    wordnet: str | Path,
+    descriptions: str | Path,
+    brown: str | Path,
 ) -> list[dict[str, str]]:
     """Return one ``{"source", "text", "digest"}`` for each distinct text."""
     train, test = split_drawings(clipart)
@@ -164,7 +167,7 @@ def pack(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         Image.MAX_IMAGE_PIXELS = None  # some drawings are 15,000 pixels wide
         images = pack_images(clipart, emoji, photos, n_photos)
-    np.savez(folder / "images.npz", **images)
+    np.savez(folder / "images.npz", allow_pickle=False, **images)
     print(f"{folder}: {len(images['drawings']):,} drawings, "
           f"{len(images['photos']):,} photographs, {len(texts):,} texts")  # fmt: skip
 

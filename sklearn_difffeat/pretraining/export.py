@@ -1,14 +1,18 @@
-"""Write trained weights as half-precision safetensors in the hub's layout."""
+"""Write trained weights in the hub's layout, and bundle them with the package."""
 
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from sklearn_difffeat.backbones._source import EMBEDDED_ROOT
+from sklearn_difffeat.pretraining.card import draw_losses, write_card
 
 
 def export(out: Path, parts: Mapping[str, Any]) -> Path:
@@ -33,6 +37,32 @@ def export(out: Path, parts: Mapping[str, Any]) -> Path:
             part = copy.deepcopy(part).half()
         folder = partial if name in ("", "tokenizer") else partial / name
         part.save_pretrained(folder)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return final
+
+
+def release(run: Path, corpus: Path, name: str) -> Path:
+    """Copy a finished run into the package, with its card, losses and digests.
+
+    Parameters
+    ----------
+    run, corpus : Path
+        Folders of the run and of the corpus it was trained on.
+    name : {"dit-tiny", "mdlm-tiny"}
+
+    Returns
+    -------
+    Path
+        The embedded folder, replaced as a whole.
+    """
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    schedule = json.loads((run / "schedule.json").read_text())
+    partial, final = EMBEDDED_ROOT / f"{name}.partial", EMBEDDED_ROOT / name
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(run / "export", partial)
+    draw_losses(log, partial / "loss.png")
+    write_card(name, corpus, schedule, log, partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final

@@ -67,7 +67,11 @@ class Pictures:
         photo_rows = np.arange(len(self.photos)) + len(self.drawings)
         self.pools = [
             torch.from_numpy(rows)
-            for rows in (np.flatnonzero(source == 0), np.flatnonzero(source), photo_rows)
+            for rows in (
+                np.flatnonzero(source == 0),
+                np.flatnonzero(source),
+                photo_rows,
+            )
         ]
         self.targets = None
         if targets:
@@ -110,7 +114,7 @@ def augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class AlignedDiT(nn.Module):
-    """A DiT and, when a teacher is given, the linear map from a block to its feature."""
+    """A DiT and, given a teacher, the linear map from a block to its feature."""
 
     def __init__(
         self, model: DiTTransformer2DModel, width: int | None, block: int

@@ -80,6 +80,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log_file = out / "checkpoint.pt", out / "log.jsonl"
+    settings_file = out / "schedule.json"
     optimizer = torch.optim.AdamW(
         trained.parameters(), betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
@@ -98,9 +99,9 @@ def train(
             "optimizer": optimizer.state_dict(),
             "step": step,
             "log": log,
-            "schedule": asdict(schedule),
         }
         write_atomically(state, checkpoint)
+        settings_file.write_text(json.dumps(asdict(schedule)))
         log_file.write_text("".join(json.dumps(entry) + "\n" for entry in log))
 
     sums: dict[str, float] = {}

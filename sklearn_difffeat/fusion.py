@@ -1,0 +1,533 @@
+"""Fuse the features of several modalities and classify: features -> labels."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, special
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from sklearn_difffeat._fusion_data import (
+    absent_modalities,
+    column_moments,
+    encode_target,
+    label_weights,
+    row_weights,
+    scaled_chunks,
+    standardized,
+)
+from sklearn_difffeat._fusion_solver import LinearProblem, principal_axes, solve
+from sklearn_difffeat._modalities import (
+    UNDECLARED,
+    Columns,
+    resolve_modalities,
+)
+
+
+class FusionClassifier(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+):
+    """Logistic classifier on the sum of one linear projection per modality.
+
+    Every column is standardised, every modality is projected linearly, the
+    projections are added, and one logistic head per label reads the sum [1]_. With
+    ``fusion_dim=None`` there is no bottleneck: the fit is the convex problem of one
+    :class:`~sklearn.linear_model.LogisticRegression` per label, solved for all labels
+    in the same matrix products. With ``fusion_dim=k`` the labels share k directions
+    and the L2 penalty on projections and heads is the trace norm of their product.
+
+    The model is fitted without randomness and does not depend on the row order.
+
+    Parameters
+    ----------
+    modalities : dict of str to slice, list or int, default=None
+        Columns of each modality: a slice, a list of column names or positions, or
+        the width of modalities that follow one another. None takes the prefix before
+        ``__`` in the column names, else what the transformers of this package
+        noted on their output, else treats X as one modality.
+    fusion_dim : int, default=None
+        Width k of the sum of the projections.
+    C : float, default=1.0
+        Weight of the log loss, summed over the rows, against half the squared norm
+        of the weights, as in LogisticRegression. Intercepts are not penalised.
+    class_weight : "balanced", dict or list of dict, default=None
+        Weights of the classes. For indicator y the classes of a label are 0 and 1,
+        "balanced" is taken label by label, and a list holds one dict per label.
+    standardize : bool, default=True
+        Bring each column to mean 0 and variance 1 over the weighted rows that have
+        its modality, so that a few very large channels do not rule the penalty.
+    max_iter : int, default=1000
+        Largest number of L-BFGS steps, for the convex and for the factorised fit.
+    tol : float, default=1e-9
+        A label is fitted once a step promises to lower its objective by less than
+        this share; in float32 not below 1.5e-8.
+    device : str, default=None
+        Torch device of the fit, such as "cuda" or "cpu"; None fits with numpy.
+    random_state : int, RandomState instance or None, default=None
+        Accepted for uniformity; the fit draws no random numbers.
+    verbose : bool, default=False
+        Print one line per step.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        For indicator y the label numbers ``0, ..., n_labels - 1``.
+    coef_ : ndarray of shape (n_outputs, n_features)
+        Weights of the raw columns: for rows with every modality the decision is
+        ``X @ coef_.T + intercept_``. n_outputs is 1 for binary y, else the number of
+        classes or labels.
+    intercept_ : ndarray of shape (n_outputs,)
+    centered_intercept_ : ndarray of shape (n_outputs,)
+        Decision for a row that has no modality, or the mean of every column.
+    projections_ : dict of str to ndarray of shape (d_m, k)
+        Projection of each modality's standardised columns; k is n_outputs without
+        `fusion_dim`.
+    heads_ : ndarray of shape (k, n_outputs) or None
+        Heads on the fused representation; None without `fusion_dim`.
+    modalities_ : dict of str to slice or ndarray of int
+        Columns of each modality.
+    mean_, scale_ : ndarray of shape (n_features,), float64
+    n_iter_ : int
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only when X has string column names.
+
+    Notes
+    -----
+    A row whose columns of one modality are all NaN does not have that modality: it
+    contributes nothing there, in fit and in prediction.
+
+    ``predict`` calls a label present where its probability is at least 0.5. For other
+    thresholds compare ``decision_function(X)`` or ``predict_proba(X)`` with one
+    number per label, chosen on held-out rows, for example with
+    :func:`~sklearn.metrics.precision_recall_curve`;
+    :class:`~sklearn.model_selection.TunedThresholdClassifierCV` takes binary y only.
+
+    A label that is constant in y is predicted constant, with the probability that
+    half a row of the other kind would leave.
+
+    Beyond ``min(n_features, n_outputs)`` more `fusion_dim` adds columns of zeros.
+
+    References
+    ----------
+    .. [1] Lan, Zheng, Yin (2025). Diff-Feat. arXiv:2509.15553. From its abstract: one
+       linear projection per modality, then addition. The objective and the solver
+       here are this package's own.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_multilabel_classification
+    >>> from sklearn_difffeat import FusionClassifier
+    >>> X, Y = make_multilabel_classification(n_features=10, random_state=0)
+    >>> model = FusionClassifier(modalities={"image": 6, "text": 4}, fusion_dim=3)
+    >>> model.fit(X, Y).predict_proba(X).shape
+    (100, 5)
+    >>> model.transform(X).shape
+    (100, 3)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        "modalities": [dict, None],
+        "fusion_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "standardize": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "device": [str, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        modalities: dict[str, Any] | None = None,
+        fusion_dim: int | None = None,
+        C: float = 1.0,
+        class_weight: Any = None,
+        standardize: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-9,
+        device: str | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.modalities = modalities
+        self.fusion_dim = fusion_dim
+        self.C = C
+        self.class_weight = class_weight
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None
+    ) -> FusionClassifier:
+        """Fit projections and heads.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            float32 and float64 are kept; rows may lack modalities (all NaN).
+        y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
+            Classes, or an indicator matrix of 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            A weight of 2 is the row twice, a weight of 0 is the row left out.
+
+        Returns
+        -------
+        FusionClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If modalities do not share out the columns of X, if a row has some but not
+            all columns of a modality, or if y is not a classification target.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, np.nan], [3.0, 2.0]])
+        >>> model = FusionClassifier(modalities={"image": 1, "text": 1})
+        >>> model.fit(X, [0, 0, 1, 1]).predict(X)
+        array([0, 0, 1, 1])
+        """
+        layout = getattr(X, "_layout", None)
+        data, target = validate_data(
+            self,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            order="C",
+            ensure_all_finite="allow-nan",
+            multi_output=True,
+        )
+        weight = _check_sample_weight(
+            sample_weight, data, dtype=np.float64, ensure_non_negative=True
+        )
+        modalities = resolve_modalities(
+            self.modalities,
+            data.shape[1],
+            names=getattr(self, "feature_names_in_", None),
+            layout=layout,
+        )
+        declared = self.modalities is not None or list(modalities) != [UNDECLARED]
+        absent = absent_modalities(data, modalities, declared)
+        if not weight.all():
+            rows = weight > 0
+            data, target, weight = data[rows], target[rows], weight[rows]
+            absent = None if absent is None else absent[rows]
+        kind, classes, Y = encode_target(target)
+        weight_class = row_weights if kind != "indicator" else label_weights
+        row_weight, label_weight = weight_class(self.class_weight, Y, weight, classes)
+        mean, scale = column_moments(data, weight, modalities, absent)
+        if not self.standardize:
+            mean, scale = np.zeros_like(mean), np.ones_like(scale)
+
+        constant = np.asarray(Y.all(axis=0) | ~Y.any(axis=0))
+        if constant.any():
+            warnings.warn(
+                f"{constant.sum()} of the {len(constant)} labels are constant in y; "
+                "their constant is predicted.",
+                stacklevel=2,
+            )
+        n_outputs = Y.shape[1]
+        k = self.fusion_dim or n_outputs
+        projection, heads = np.zeros((data.shape[1], k)), np.eye(k, n_outputs)
+        centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
+        n_iter = 0
+        if not constant.all():
+            axes, P, H, b, n_iter = self._minimize(
+                standardized(data, mean, scale),
+                np.ascontiguousarray(Y[:, ~constant]),
+                row_weight,
+                None if label_weight is None else label_weight[:, ~constant],
+                kind == "multiclass",
+            )
+            centered[~constant] = b
+            if P is None:
+                projection[:, ~constant] = H if axes is None else axes @ H
+            else:
+                projection = P if axes is None else axes @ P
+                heads = np.zeros((k, n_outputs))
+                heads[:, ~constant] = H
+
+        coef = projection if self.fusion_dim is None else projection @ heads
+        coef = coef / scale[:, None]
+        dtype = data.dtype
+        self.modalities_, self.classes_ = modalities, classes
+        self.mean_, self.scale_ = mean, scale
+        self.coef_ = np.ascontiguousarray(coef.T, dtype=dtype)
+        self.intercept_ = (centered - mean @ coef).astype(dtype)
+        self.centered_intercept_ = centered.astype(dtype)
+        self.projections_ = {
+            name: projection[columns].astype(dtype)
+            for name, columns in modalities.items()
+        }
+        self.heads_ = None if self.fusion_dim is None else heads.astype(dtype)
+        self.n_iter_ = n_iter
+        self._kind, self._layout, self._declared = kind, layout, declared
+        self._sparse_target = sparse.issparse(target)
+        return self
+
+    def _minimize(
+        self,
+        Z: NDArray[Any],
+        Y: NDArray[np.uint8],
+        row_weight: NDArray[np.float64],
+        label_weight: NDArray[np.float64] | None,
+        softmax: bool,
+    ) -> tuple[Any, Any, NDArray[Any], NDArray[Any], int]:
+        """Axes (or None), projection in them (or None), heads, intercepts, steps."""
+        Z, second_moments, axes = principal_axes(Z, row_weight)
+        problem = LinearProblem(
+            Z,
+            Y,
+            C=self.C,
+            sample_weight=row_weight,
+            second_moments=second_moments,
+            label_weight=label_weight,
+            softmax=softmax,
+            device=self.device,
+        )
+        P, H, b, n_iter, unfinished = solve(
+            problem,
+            rank=self.fusion_dim,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            precision=float(np.finfo(Z.dtype).eps),
+            verbose=bool(self.verbose),
+        )
+        if unfinished:
+            warnings.warn(
+                f"The fit of {unfinished} output(s) did not converge in "
+                f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
+                "lower C.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return axes, P, H, b, n_iter
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Logits of the labels or classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            1-D for binary y.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> model = FusionClassifier().fit([[0], [1]], [0, 1])
+        >>> model.decision_function([[0], [1]]).round(1)
+        array([-0.7,  0.7])
+        """
+        logits = self._project(self._validate(X), self.coef_.T * self.scale_[:, None])
+        logits += self.centered_intercept_
+        return logits[:, 0] if self._kind == "binary" else logits
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probabilities of the labels, each by itself, or of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_proba([[0.5]])
+        array([[0.5, 0.5]])
+        """
+        logits = self.decision_function(X)
+        if self._kind == "binary":
+            return np.column_stack([special.expit(-logits), special.expit(logits)])
+        if self._kind == "multiclass":
+            return special.softmax(logits, axis=1)
+        return special.expit(logits)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithms of the probabilities, exact where they underflow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_log_proba([[0.5]]).shape
+        (1, 2)
+        """
+        logits = self.decision_function(X)
+        if self._kind == "binary":
+            return special.log_expit(np.column_stack([-logits, logits]))
+        if self._kind == "multiclass":
+            return special.log_softmax(logits, axis=1)
+        return special.log_expit(logits)
+
+    def predict(self, X: ArrayLike) -> Any:
+        """Classes, or an indicator matrix that is sparse if y was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or ndarray or CSR of shape (n_samples, n_labels)
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], ["no", "yes"]).predict([[2]])
+        array(['yes'], dtype='<U3')
+        """
+        logits = self.decision_function(X)
+        if self._kind == "indicator":
+            indicator = (logits >= 0).astype(np.int64)
+            return sparse.csr_matrix(indicator) if self._sparse_target else indicator
+        if self._kind == "binary":
+            return self.classes_[(logits > 0).astype(np.intp)]
+        return self.classes_[logits.argmax(axis=1)]
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Fused representation: the sum of the projected modalities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, k)
+            The logits less their intercepts where `fusion_dim` is None.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).transform([[0.5]]).round() + 0
+        array([[0.]])
+        """
+        return self._project(self._validate(X), self._projection())
+
+    def modality_contributions(self, X: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Each modality's share of every logit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_samples, n_outputs)
+            Together with ``centered_intercept_`` they add up to the logits. A
+            modality that a row lacks has the share 0.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> model = FusionClassifier(modalities={"image": 1, "text": 1})
+        >>> _ = model.fit([[0, 0], [1, 0], [0, 1], [1, 1]], [0, 0, 0, 1])
+        >>> shares = model.modality_contributions([[1, np.nan]])
+        >>> shares["image"] > 0, shares["text"]
+        (array([[ True]]), array([[0.]]))
+        """
+        data = self._validate(X)
+        if not self._declared:
+            warnings.warn(
+                "X came to fit without modalities, so all columns are one; pass "
+                "modalities= or build the model with make_fusion_pipeline.",
+                stacklevel=2,
+            )
+        weights = self.coef_.T * self.scale_[:, None]
+        return {
+            name: self._project(data, weights[columns], columns)
+            for name, columns in self.modalities_.items()
+        }
+
+    @property
+    def _n_features_out(self) -> int:
+        return next(iter(self.projections_.values())).shape[1]
+
+    def _validate(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        layout = getattr(X, "_layout", None)
+        X = validate_data(
+            self,
+            X,
+            reset=False,
+            dtype=[np.float64, np.float32],
+            order="C",
+            ensure_all_finite="allow-nan",
+        )
+        if layout and self._layout and layout != self._layout:
+            raise ValueError(
+                f"The modalities of X should match those of fit: X has {layout}, fit "
+                f"had {self._layout}; stack them in the same order and widths."
+            )
+        absent_modalities(X, self.modalities_, self._declared)
+        return X
+
+    def _projection(self) -> NDArray[Any]:
+        result = np.empty((self.n_features_in_, self._n_features_out))
+        for name, owned in self.modalities_.items():
+            result[owned] = self.projections_[name]
+        return result
+
+    def _project(
+        self, X: NDArray[Any], weights: NDArray[Any], columns: Columns = slice(None)
+    ) -> NDArray[Any]:
+        weights = weights.astype(self.coef_.dtype)
+        result = np.empty((len(X), weights.shape[1]), dtype=self.coef_.dtype)
+        mean, scale = self.mean_[columns], self.scale_[columns]
+        for rows, block in scaled_chunks(X[:, columns], mean, scale):
+            result[rows] = block.astype(self.coef_.dtype) @ weights
+        return result
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        # Without declared modalities a NaN has no meaning and is refused.
+        tags.input_tags.allow_nan = self.modalities is not None
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,99 @@
+"""The fused pipeline in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+
+from sklearn_difffeat._modalities import ModalityArray
+from sklearn_difffeat.fusion import FusionClassifier
+
+
+class ModalityColumnTransformer(ColumnTransformer):
+    """ColumnTransformer whose arrays name the transformer of each column.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat.pipeline import ModalityColumnTransformer
+    >>> stack = ModalityColumnTransformer(
+    ...     [("image", "passthrough", [0, 1]), ("text", "passthrough", [2])]
+    ... )
+    >>> stack.fit_transform(np.zeros((2, 3))).modalities
+    {'image': slice(0, 2, None), 'text': slice(2, 3, None)}
+    """
+
+    def fit_transform(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit all transformers and stack their outputs, with their names."""
+        return self._label(super().fit_transform(X, y, **params))
+
+    def transform(self, X: Any, **params: Any) -> Any:
+        """Stack the outputs of all transformers, with their names."""
+        return self._label(super().transform(X, **params))
+
+    def _label(self, output: Any) -> Any:
+        if not isinstance(output, np.ndarray):
+            return output
+        spans = sorted(
+            (columns.start, columns.stop - columns.start, name)
+            for name, columns in self.output_indices_.items()
+            if columns.stop > columns.start
+        )
+        layout = tuple((name, width) for _, width, name in spans)
+        return ModalityArray.with_layout(output, layout)
+
+
+def make_fusion_pipeline(
+    *transformers: tuple[str, Any, Any],
+    classifier: Any = None,
+    memory: Any = None,
+    verbose: bool = False,
+) -> Pipeline:
+    """Pipeline of feature transformers, one per modality, and a FusionClassifier.
+
+    Parameters
+    ----------
+    *transformers : tuple of (name, transformer, columns)
+        As for :class:`~sklearn.compose.ColumnTransformer`; each name is a modality.
+    classifier : estimator, default=None
+        None means ``FusionClassifier()``.
+    memory : str or joblib.Memory, default=None
+        Passed to :class:`~sklearn.pipeline.Pipeline`.
+    verbose : bool, default=False
+        Passed to the pipeline.
+
+    Returns
+    -------
+    Pipeline
+        With the steps "features" and "classifier".
+
+    Raises
+    ------
+    ValueError
+        If a transformer is not a triple.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_difffeat import make_fusion_pipeline
+    >>> model = make_fusion_pipeline(
+    ...     ("image", StandardScaler(), [0, 1]), ("text", StandardScaler(), [2])
+    ... )
+    >>> X = [[0, 0, 0], [0, 1, 1], [1, 0, 3], [1, 1, 4]]
+    >>> list(model.fit(X, [0, 0, 1, 1])["classifier"].modalities_)
+    ['image', 'text']
+    """
+    for number, item in enumerate(transformers):
+        if not isinstance(item, tuple) or len(item) != 3:
+            raise ValueError(
+                f"Transformer {number} of make_fusion_pipeline is {item!r}; give "
+                "(name, transformer, columns)."
+            )
+    features = ModalityColumnTransformer(list(transformers), sparse_threshold=0)
+    head = FusionClassifier() if classifier is None else classifier
+    return Pipeline(
+        [("features", features), ("classifier", head)], memory=memory, verbose=verbose
+    )

@@ -1,0 +1,185 @@
+"""The model card of an embedded backbone: what it saw, how it was trained, for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklearn_difffeat.pretraining.corpus import read_texts
+
+HEAD = """---
+license: {license}
+library_name: {library}
+tags: [diffusion, feature-extraction]
+---
+
+# {name}
+
+"""
+
+IMAGE = """A small diffusion Transformer over pixels: `DiTTransformer2DModel`, 8 blocks
+of width 256, patches of 8 x 8 pixels, pictures of 64 x 64, no VAE, no classes (the null
+class stands for every picture). It ships with `sklearn_difffeat` so that the package
+works without network or GPU.
+
+## Data
+
+| source | pictures | licence |
+|---|---|---|
+| OpenClipart drawings outside the test groups | {n_clipart:,} | public domain |
+| Emoji: Noto Emoji (`emoji-datasource-google`), Twemoji \
+(`emoji-datasource-twitter`), Fluent Emoji 3D (`@lobehub/fluent-emoji-3d`) \
+| {n_emoji:,} | Apache-2.0; CC-BY-4.0 (copyright Twitter, Inc and other contributors); \
+MIT |
+| CIFAR-10 training photographs (32 x 32, enlarged), a tenth held back | {n_photos:,} \
+| published for research, no licence stated |
+
+Drawings and pictures with the same pixels as any drawing of the test groups were left
+out. No label, keyword or class name was used.
+
+## Recipe
+
+`python -m sklearn_difffeat.pretraining image`. Cosine noise schedule, 1,000
+timesteps; the model predicts the clean picture (loss weighted by min-SNR, gamma 5). A
+third of each batch is noise-free. The mean over the tokens of block 6, mapped
+linearly, is aligned (cosine) with the pooled feature of a frozen EfficientNet-Lite0
+trained on ImageNet, after REPA (arXiv 2410.06940): much of what the features know of
+objects comes from this teacher, not from denoising. Augmentation: crops, flips,
+contrast. Exponential average of the weights, stored in half precision.
+"""
+
+TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
+256, 128 positions, lower-case WordPiece tokenizer of 8,192 pieces. It ships with
+`sklearn_difffeat` so that the package works without network or GPU.
+
+## Data
+
+| source | texts | licence |
+|---|---|---|
+| WordNet 3.0 synonym sets and their glosses | {n_wordnet:,} | WordNet licence |
+| Brown corpus, lines | {n_brown:,} | free for non-commercial use |
+| Debian package descriptions | {n_debian:,} | the packages' own, free licences |
+| OpenClipart titles and descriptions outside the test groups | {n_clipart:,} \
+| public domain |
+
+Texts with the same words as any title or description of the test groups were left
+out. No keyword of a drawing was used.
+
+## Recipe
+
+`python -m sklearn_difffeat.pretraining text`. Masked diffusion as in MDLM (arXiv
+2406.07524): masking rate drawn evenly from (0.05, 1], cross-entropy weighted by one
+over the rate. Two fifths of each batch stay unmasked. The mean over the tokens of the
+last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
+frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940): much of what the
+features know of meaning comes from this teacher, not from unmasking. Exponential
+average of the weights, stored in half precision.
+"""
+
+TAIL = """
+{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate
+{learning_rate:g} with warm-up and linear decay over the last {decay:.0%}, seed
+{seed}, on two CPU cores in bfloat16 autocast. Last losses: {losses}.
+
+![Losses by training step](loss.png)
+
+`digests.npy` holds the first 64 bits of the SHA-256 of everything it saw:
+{digest_rule}.
+
+## Good for
+
+Trying the package out, tests, teaching, and {good} where nothing larger can be had.
+
+## Not good for
+
+{bad} It is a first, small model, trained for about an hour and a half on two CPU
+cores; a backbone from the hub is a change of one parameter. Its best block and
+timestep say as much about the alignment as about diffusion: do not read them as a
+finding about diffusion models.
+"""
+
+FACTS: dict[str, dict[str, Any]] = {
+    "dit-tiny": {
+        "body": IMAGE,
+        "license": "bsd-3-clause",
+        "library": "diffusers",
+        "digest_rule": "of the pixels of each picture, before augmentation",
+        "good": "features of drawings, icons and small photographs",
+        "bad": "Generating pictures, fine detail, faces, lettering, large scenes.",
+    },
+    "mdlm-tiny": {
+        "body": TEXT,
+        "license": "bsd-3-clause",
+        "library": "transformers",
+        "digest_rule": "of the lower-cased words of each text",
+        "good": "features of short English titles and definitions",
+        "bad": "Generating text, other languages, long documents, dialogue.",
+    },
+}
+
+
+def draw_losses(log: list[dict[str, float]], path: Path) -> None:
+    """Draw each loss over the steps, smoothed over 20 entries of the log."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in ("diffusion", "alignment") if name in log[-1]]
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    steps = np.array([entry["step"] for entry in log])
+    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0],
+                          strict=True):  # fmt: skip
+        values = np.array([entry[name] for entry in log])
+        window = min(20, len(values))
+        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(steps, values, color="0.8", linewidth=0.8)
+        axes.plot(steps[window - 1 :], smooth, color="tab:blue")
+        axes.set(title=f"{name} loss", xlabel="training step", ylabel="loss")
+        axes.set_ylim(0, float(np.quantile(values, 0.98)) * 1.1)
+    figure.savefig(path, dpi=120)
+
+
+def _count(name: str, corpus: Path) -> tuple[dict[str, int], list[str]]:
+    if name == "dit-tiny":
+        with np.load(corpus / "images.npz") as images:
+            source = images["drawing_source"]
+            counts = {
+                "n_clipart": int((source == 0).sum()),
+                "n_emoji": int((source == 1).sum()),
+                "n_photos": len(images["photos"]),
+            }
+            return counts, images["digests"].tolist()
+    records = read_texts(corpus)
+    sources = [record["source"].split()[0] for record in records]
+    counts = {
+        f"n_{short}": sources.count(source)
+        for short, source in (
+            ("wordnet", "wordnet"),
+            ("brown", "brown"),
+            ("debian", "debian"),
+            ("clipart", "openclipart"),
+        )
+    }
+    return counts, [record["digest"] for record in records]
+
+
+def write_card(
+    name: str,
+    corpus: Path,
+    schedule: dict[str, Any],
+    log: list[dict[str, float]],
+    folder: Path,
+) -> None:
+    """Write ``README.md`` and ``digests.npy`` beside the weights."""
+    facts = FACTS[name]
+    counts, digests = _count(name, corpus)
+    last = {k: np.mean([e[k] for e in log[-20:]]) for k in ("diffusion", "alignment")}
+    losses = ", ".join(f"{key} {value:.3f}" for key, value in last.items())
+    values = {**facts, **counts, **schedule, "name": name, "losses": losses}
+    values["samples"] = schedule["steps"] * schedule["batch_size"]
+    values["decay"] = schedule["decay_share"]
+    card = (HEAD + facts["body"] + TAIL).format(**values)
+    (folder / "README.md").write_text(card, "utf-8")
+    # 64 of the 256 bits tell millions of items apart at a quarter of the size.
+    short = sorted({int(digest[:16], 16) for digest in digests})
+    np.save(folder / "digests.npy", np.array(short, dtype=np.uint64))

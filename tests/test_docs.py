@@ -1,0 +1,30 @@
+"""Every Python block of the README and the documentation runs as written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks():
+    for page in PAGES:
+        found = re.findall(
+            r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
+        )
+        for number, code in enumerate(found):
+            yield pytest.param(code, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("code", blocks())
+def test_code_of_the_documentation_runs(code):
+    exec(compile(code, "documentation", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target

@@ -1,0 +1,74 @@
+"""Scores against hand-counted values and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from sklearn_difffeat import multilabel_report
+
+
+@pytest.fixture
+def scored():
+    random = np.random.default_rng(0)
+    Y = (random.random((200, 7)) < 0.3).astype(int)
+    return Y, np.clip(0.4 * Y + 0.7 * random.random(Y.shape), 0, 1)
+
+
+def test_scores_equal_those_counted_by_hand():
+    Y = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    P = np.array([[0.9, 0.6], [0.4, 0.7], [0.8, 0.2], [0.1, 0.1]])
+    report = multilabel_report(Y, P)
+    # Label 1: 1 of 2 predicted is right, 1 of 2 found; label 2 the same.
+    assert report["CP"] == report["CR"] == report["CF1"] == 0.5
+    assert report["OP"] == report["OR"] == report["OF1"] == 0.5
+    # Label 1 ranks + - + -, label 2 + - + -.
+    assert report["mAP"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_scores_agree_with_scikit_learn(scored):
+    Y, P = scored
+    report = multilabel_report(Y, P)
+    assert report["mAP"] == pytest.approx(average_precision_score(Y, P))
+    assert report["OF1"] == pytest.approx(f1_score(Y, P >= 0.5, average="micro"))
+    assert report["CF1_mean"] == pytest.approx(f1_score(Y, P >= 0.5, average="macro"))
+    harmonic = 2 * report["CP"] * report["CR"] / (report["CP"] + report["CR"])
+    assert report["CF1"] == pytest.approx(harmonic)
+    assert report["CF1"] != pytest.approx(report["CF1_mean"], abs=1e-6)
+
+
+def test_top_k_keeps_the_highest_scores_that_reach_the_threshold(scored):
+    Y, P = scored
+    report = multilabel_report(Y, P, top_k=2)
+    kept = np.zeros_like(Y)
+    for row, scores in enumerate(P):
+        for label in np.argsort(-scores)[:2]:
+            kept[row, label] = scores[label] >= 0.5
+    assert report["OF1_top2"] == pytest.approx(f1_score(Y, kept, average="micro"))
+    everything = multilabel_report(Y, P, top_k=7)
+    assert everything["CF1_top7"] == everything["CF1"]
+
+
+def test_labels_without_positives_are_left_out_of_map_and_counted(scored):
+    Y, P = scored
+    Y = Y.copy()
+    Y[:, [1, 4]] = 0
+    with pytest.warns(UserWarning, match="2 of 7 labels have no positive"):
+        report = multilabel_report(Y, P)
+    kept = [0, 2, 3, 5, 6]
+    assert report["mAP"] == pytest.approx(
+        average_precision_score(Y[:, kept], P[:, kept])
+    )
+
+
+@pytest.mark.parametrize(
+    ("Y", "P", "message"),
+    [
+        ([[1, 0]], [[0.1, 0.2, 0.3]], "one column a label"),
+        ([[1, 0], [0, 1]], [[0.1, 0.2]], "inconsistent numbers of samples"),
+        ([[2, 0]], [[0.1, 0.2]], "other than 0 and 1"),
+        ([[1, 0]], [[np.nan, 0.2]], "NaN"),
+    ],
+)
+def test_bad_input_is_an_error(Y, P, message):
+    with pytest.raises(ValueError, match=message):
+        multilabel_report(Y, P)

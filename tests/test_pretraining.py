@@ -1,0 +1,196 @@
+"""The recipe: what enters the corpus, and that a run is seeded and resumable."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_difffeat import (
+    ImageDiffusionFeatureTransformer,
+    TextDiffusionFeatureTransformer,
+    describe_backbone,
+)
+from sklearn_difffeat.backbones import locate_backbone
+from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining.corpus import is_held_back, text_digest
+from sklearn_difffeat.pretraining.image import augment, build_model, pretrain_image
+from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
+from sklearn_difffeat.pretraining.text import pretrain_text
+
+SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}
+SMALL_BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A few real drawings and texts in the form that ``pack`` writes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    np.savez(
+        folder / "images.npz",
+        drawings=random.integers(0, 256, (24, 96, 96, 3), dtype=np.uint8),
+        drawing_source=np.arange(24, dtype=np.uint8) % 2,
+        photos=random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8),
+        digests=np.array(["0" * 64] * 36),
+    )
+    np.save(folder / "image-targets.npy", random.random((36, 20), dtype=np.float32))
+    titles = load_openclipart(subset="train").data["text"][:100]
+    sources = ["openclipart", "wordnet names", "wordnet glosses", "debian", "brown"]
+    records = [
+        {"source": sources[i % 5], "text": text, "digest": text_digest(text)}
+        for i, text in enumerate(titles)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "texts.jsonl").write_text(lines)
+    np.save(folder / "text-targets.npy", random.random((100, 20), dtype=np.float32))
+    return folder
+
+
+def schedule(steps):
+    return Schedule(
+        steps=steps, batch_size=10, learning_rate=1e-3, warmup=2, checkpoint_every=5
+    )
+
+
+def run(kind, corpus, out, steps):
+    if kind == "image":
+        return pretrain_image(corpus, out, schedule(steps), align_block=1, **SMALL_DIT)
+    return pretrain_text(corpus, out, schedule(steps), align_block=1, **SMALL_BERT)
+
+
+KINDS = pytest.mark.parametrize("kind", ["image", "text"])
+
+
+@KINDS
+def test_a_run_ends_in_a_folder_that_the_transformers_take(kind, corpus, tmp_path):
+    folder = run(kind, corpus, tmp_path / "run", 10)
+    transformers = {
+        "image": ImageDiffusionFeatureTransformer,
+        "text": TextDiffusionFeatureTransformer,
+    }
+    cells = load_openclipart(subset="train").data[kind][:3]
+    features = transformers[kind](folder, block=1).fit_transform(cells)
+    assert features.shape == (3, 16)
+    assert np.isfinite(features).all()
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert {"diffusion", "alignment", "loss", "step"} <= set(json.loads(log[-1]))
+
+
+@KINDS
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
+    kind, corpus, tmp_path, monkeypatch
+):
+    run(kind, corpus, tmp_path / "whole", 10)
+
+    class Killed(BaseException):
+        pass
+
+    from sklearn_difffeat.pretraining import loop
+
+    def write_then_die(state, path):
+        write_atomically(state, path)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_atomically", write_then_die)
+        with pytest.raises(Killed):
+            run(kind, corpus, tmp_path / "broken", 10)
+    run(kind, corpus, tmp_path / "broken", 10)
+    states = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
+        for name in ("whole", "broken")
+    ]
+    assert states[0]["step"] == states[1]["step"] == 10
+    for name, value in states[0]["ema"].items():
+        torch.testing.assert_close(states[1]["ema"][name], value)
+
+
+@KINDS
+def test_plain_diffusion_needs_no_teacher(kind, corpus, tmp_path):
+    plain = tmp_path / "corpus"
+    plain.mkdir()
+    for name in ("images.npz", "texts.jsonl"):
+        (plain / name).write_bytes((corpus / name).read_bytes())
+    train = pretrain_image if kind == "image" else pretrain_text
+    sizes = SMALL_DIT if kind == "image" else SMALL_BERT
+    train(plain, tmp_path / "run", schedule(10), align=0, align_block=1, **sizes)
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert "alignment" not in json.loads(log[-1])
+
+
+def test_a_crash_while_writing_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    write_atomically({"step": 1}, path)
+
+    def half(state, target):
+        target.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_learning_rate_warms_up_stays_and_decays_to_zero():
+    plan = Schedule(steps=100, batch_size=1, learning_rate=1.0, warmup=10)
+    assert plan.learning_rate_at(0) == pytest.approx(0.1)
+    assert plan.learning_rate_at(50) == 1.0
+    assert plan.learning_rate_at(85) == pytest.approx(0.5)
+    assert plan.learning_rate_at(99) == pytest.approx(1 / 30)
+
+
+def test_blocks_of_a_new_dit_are_the_identity():
+    model = build_model(**SMALL_DIT).eval()
+    caught = []
+    for module in (model.pos_embed, *model.transformer_blocks):
+        module.register_forward_hook(lambda *call: caught.append(call[-1]))
+    steps = torch.tensor([10])
+    output = model(torch.randn(1, 3, 64, 64), steps, torch.ones_like(steps)).sample
+    torch.testing.assert_close(caught[-1], caught[0])
+    assert not output.any()
+
+
+def test_augmentation_keeps_shape_range_and_white():
+    pictures = torch.randint(0, 256, (8, 96, 96, 3), dtype=torch.uint8)
+    out = augment(pictures, torch.Generator().manual_seed(0))
+    assert out.shape == (8, 3, 64, 64)
+    assert out.abs().max() <= 1
+    white = torch.full((8, 96, 96, 3), 255, dtype=torch.uint8)
+    assert (augment(white, torch.Generator().manual_seed(0)) > 0.999).all()
+
+
+def test_text_digest_hides_no_copy_behind_case_or_punctuation():
+    assert text_digest("A red apple!") == text_digest("a  RED, apple")
+    assert text_digest("a red apple") != text_digest("a red apples")
+
+
+def test_a_tenth_of_the_photographs_is_held_back():
+    held = sum(is_held_back(f"train/cat/{i:04d}.jpg") for i in range(5000))
+    assert 0.08 < held / 5000 < 0.12
+
+
+@pytest.mark.parametrize("name", ["dit-tiny", "mdlm-tiny"])
+def test_embedded_backbones_saw_nothing_of_the_test_groups(name):
+    source, _ = locate_backbone(name)
+    seen = np.load(source.find("digests.npy"))
+    assert len(seen) > 10_000
+    test = load_openclipart(subset="test")
+    digests = (
+        test.sha256
+        if describe_backbone(name).modality == "image"
+        else [text_digest(text) for text in test.data["text"]]
+    )
+    short = np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+    assert not np.isin(short, seen).any()
+    train = load_openclipart(subset="train")
+    if describe_backbone(name).modality == "image":
+        # The digests are of the right thing: most training drawings are among them.
+        known = [int(digest[:16], 16) for digest in train.sha256]
+        assert np.isin(np.array(known, dtype=np.uint64), seen).mean() > 0.95
