@@ -18,7 +18,7 @@ def blocks():
             yield pytest.param(code, id=f"{page.name}-{number}")
 
 
-@pytest.mark.parametrize("code", blocks())
+@pytest.mark.parametrize("code", list(blocks()))
 def test_code_of_the_documentation_runs(code):
     exec(compile(code, "documentation", "exec"), {})
 

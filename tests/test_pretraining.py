@@ -1,6 +1,7 @@
 """The recipe: what enters the corpus, and that a run is seeded and resumable."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,10 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     kind, corpus, tmp_path, monkeypatch
 ):
     run(kind, corpus, tmp_path / "whole", 10)
+    if kind == "text":
+        shutil.copytree(
+            tmp_path / "whole" / "tokenizer", tmp_path / "broken" / "tokenizer"
+        )
 
     class Killed(BaseException):
         pass

@@ -51,13 +51,21 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 def train_tokenizer(texts: list[str], size: int = VOCABULARY) -> Any:
     """Train a lower-casing WordPiece tokenizer of ``size`` pieces."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    def wordpiece(**options: Any) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", **options))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    draft = wordpiece()
     trainer = WordPieceTrainer(
         vocab_size=size, special_tokens=SPECIAL, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    draft.train_from_iterator(texts, trainer)
+    # The trainer numbers single characters in another order at each call.
+    pieces = SPECIAL + sorted(set(draft.get_vocab()) - set(SPECIAL))
+    tokenizer = wordpiece(vocab={piece: i for i, piece in enumerate(pieces)})
     cls, sep = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"]
@@ -66,6 +74,17 @@ def train_tokenizer(texts: list[str], size: int = VOCABULARY) -> Any:
         model_max_length=CONFIG["max_position_embeddings"],
         **dict(zip(names, SPECIAL, strict=True)),
     )
+
+
+def _tokenizer_of_run(corpus: Path, out: Path) -> Any:
+    """Train the run's tokenizer once: another call breaks ties in another way."""
+    folder = out / "tokenizer"
+    if not folder.exists():
+        partial = out / "tokenizer.partial"
+        tokenizer = train_tokenizer([record["text"] for record in read_texts(corpus)])
+        tokenizer.save_pretrained(partial)
+        partial.rename(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 class Texts:
@@ -159,7 +178,7 @@ def pretrain_text(
     Parameters are those of :func:`sklearn_difffeat.pretraining.image.pretrain_image`.
     """
     torch.manual_seed(schedule.seed)
-    tokenizer = train_tokenizer([record["text"] for record in read_texts(corpus)])
+    tokenizer = _tokenizer_of_run(Path(corpus), Path(out))
     texts = Texts(Path(corpus), tokenizer, targets=align > 0)
     config = BertConfig(**CONFIG | {"vocab_size": len(tokenizer)} | changes)
     width = None if texts.targets is None else texts.targets.shape[1]
