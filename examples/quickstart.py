@@ -2,7 +2,7 @@
 
 Trains and scores image-only, text-only and fused models on drawings from OpenClipart,
 split by group, with the backbones that ship with the package: no network, no GPU,
-under five minutes on two cores. Block, timestep and C are chosen on training groups.
+under five minutes on two cores. Block, timestep, C and the image's weight of the image are chosen on training groups.
 """
 
 import io
@@ -32,8 +32,8 @@ from sklearn_difffeat.datasets import load_openclipart
 
 OUTPUT = Path("output")
 SEARCH_ROWS = 500
-C_GRID = [0.001, 0.003, 0.01, 0.03, 0.1]
-TFIDF_C_GRID = [1, 3, 10, 30, 100]
+C_GRID = [0.01, 0.03, 0.1, 0.3]
+IMAGE_WEIGHTS = [0.125, 0.25, 0.5, 1.0]
 
 started = time.perf_counter()
 
@@ -53,22 +53,22 @@ def mean_average_precision(model, X, Y):
     return report(model, X, Y)["mAP"]
 
 
-def choose_c(features, Y, groups, standardize=True):
-    """Choose C by two random splits of the training groups."""
+def choose_head(features, Y, groups, grid, **fixed):
+    """Choose the head's parameters by two random splits of the training groups."""
     search = GridSearchCV(
-        FusionClassifier(standardize=standardize),
-        {"C": C_GRID if standardize else TFIDF_C_GRID},
+        FusionClassifier(**fixed),
+        grid,
         scoring=mean_average_precision,
         cv=GroupShuffleSplit(n_splits=2, test_size=0.3, random_state=0),
         refit=False,
     )
     search.fit(features, Y, groups=groups)
-    return FusionClassifier(standardize=standardize, **search.best_params_)
+    return FusionClassifier(**fixed, **search.best_params_)
 
 
 def choose_place(transformer, cells, Y, groups, grid):
     """Choose block and timestep by a grid search over training groups."""
-    model = Pipeline([("features", transformer), ("head", FusionClassifier(C=0.01))])
+    model = Pipeline([("features", transformer), ("head", FusionClassifier(C=0.1))])
     search = GridSearchCV(
         model,
         {f"features__{name}": values for name, values in grid.items()},
@@ -138,15 +138,17 @@ def main():
         "raw pixels": (
             make_pipeline(FunctionTransformer(raw_pixels), PCA(128, random_state=0)),
             "image",
+            [0.03, 0.1, 0.3],
         ),
         "TF-IDF words": (
             make_pipeline(TfidfVectorizer(), FunctionTransformer(dense)),
             "text",
+            [30, 100, 300],
         ),
     }
-    for name, (features, column) in small.items():
+    for name, (features, column, grid) in small.items():
         Z = features.fit_transform(X_train[column])
-        head = choose_c(Z, Y_train, groups_train, standardize=False)
+        head = choose_head(Z, Y_train, groups_train, {"C": grid}, standardize=False)
         models[name] = make_pipeline(features, head).fit(X_train[column], Y_train)
         models[name].column = column
 
@@ -165,7 +167,7 @@ def main():
         X_train["text"],
         Y_train,
         groups_train,
-        {"block": [2, 4, 6], "timestep": [0]},
+        {"block": [2, 4, 6, [2, 6]], "timestep": [0]},
     )
     say(
         f"image: block {image.block}, timestep {image.timestep}; "
@@ -173,7 +175,7 @@ def main():
     )
 
     parts = {"image": ("image", image, "image"), "text": ("text", text, "text")}
-    say("features of the training items, to choose C")
+    say("features of the training items, to choose the heads' C")
     Z = make_fusion_pipeline(*parts.values())["features"].fit_transform(X_train)
     spans = Z.modalities
     Z = {
@@ -181,14 +183,19 @@ def main():
         "diffusion, text": Z[:, spans["text"]],
         "diffusion, fused": Z,
     }
-    chosen = {
-        "diffusion, image": ["image"],
-        "diffusion, text": ["text"],
-        "diffusion, fused": ["image", "text"],
+    fused_grid = {
+        "C": C_GRID,
+        "modality_weights": [{"image": weight} for weight in IMAGE_WEIGHTS],
     }
-    for name, modalities in chosen.items():
-        head = choose_c(Z[name], Y_train, groups_train)
-        say(f"fitting the pipeline: {name}, C {head.C}")
+    chosen = {
+        "diffusion, image": (["image"], {"C": C_GRID}),
+        "diffusion, text": (["text"], {"C": C_GRID}),
+        "diffusion, fused": (["image", "text"], fused_grid),
+    }
+    for name, (modalities, grid) in chosen.items():
+        head = choose_head(Z[name], Y_train, groups_train, grid)
+        weights = f", {head.modality_weights}" if head.modality_weights else ""
+        say(f"fitting the pipeline: {name}, C {head.C}{weights}")
         model = make_fusion_pipeline(*(parts[m] for m in modalities), classifier=head)
         models[name] = model.fit(X_train, Y_train)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,26 @@ def column_moments(
     scale = np.sqrt(variance / total)
     constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
     return mean, np.where(constant, 1.0, scale)
+
+
+def column_weights(
+    weights: dict[str, float] | None, modalities: dict[str, Columns], n_columns: int
+) -> NDArray[np.float64]:
+    """Weight of each column, that of its modality."""
+    result = np.ones(n_columns)
+    for name, weight in (weights or {}).items():
+        if name not in modalities:
+            raise ValueError(
+                f"modality_weights names {name!r}, but the modalities of X are "
+                f"{list(modalities)}; name one of these."
+            )
+        if not isinstance(weight, Real) or not 0 < weight < np.inf:
+            raise ValueError(
+                f"modality_weights[{name!r}]={weight!r} is not a positive number; give "
+                "one, and leave a modality out by leaving out its columns."
+            )
+        result[modalities[name]] = weight
+    return result
 
 
 def standardized(

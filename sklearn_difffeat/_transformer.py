@@ -160,7 +160,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_rows, n_features_out_), float32
+        ndarray of shape (n_rows, n_features), float32
             A row depends on its cell and the parameters alone. With ``missing="nan"``
             the rows of missing cells are NaN.
 

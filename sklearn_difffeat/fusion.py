@@ -28,6 +28,7 @@ from sklearn.utils.validation import (
 from sklearn_difffeat._fusion_data import (
     absent_modalities,
     column_moments,
+    column_weights,
     encode_target,
     label_weights,
     row_weights,
@@ -71,6 +72,10 @@ class FusionClassifier(
     class_weight : "balanced", dict or list of dict, default=None
         Weights of the classes. For indicator y the classes of a label are 0 and 1,
         "balanced" is taken label by label, and a list holds one dict per label.
+    modality_weights : dict of str to float, default=None
+        Factor on the standardised columns of a modality, 1 where not named. The
+        weights of a modality with factor f are penalised 1/f**2 as strongly: a
+        weak modality beside a strong one wants less than 1.
     standardize : bool, default=True
         Bring each column to mean 0 and variance 1 over the weighted rows that have
         its modality, so that a few very large channels do not rule the penalty.
@@ -105,9 +110,11 @@ class FusionClassifier(
     modalities_ : dict of str to slice or ndarray of int
         Columns of each modality.
     mean_, scale_ : ndarray of shape (n_features,), float64
+        What is subtracted from a column, and what it is then divided by: its
+        standard deviation over the weight of its modality.
     n_iter_ : int
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Only when X has string column names.
 
     Notes
@@ -149,6 +156,7 @@ class FusionClassifier(
         "fusion_dim": [Interval(Integral, 1, None, closed="left"), None],
         "C": [Interval(Real, 0, None, closed="neither")],
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "modality_weights": [dict, None],
         "standardize": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -164,6 +172,7 @@ class FusionClassifier(
         fusion_dim: int | None = None,
         C: float = 1.0,
         class_weight: Any = None,
+        modality_weights: dict[str, float] | None = None,
         standardize: bool = True,
         max_iter: int = 1000,
         tol: float = 1e-9,
@@ -175,6 +184,7 @@ class FusionClassifier(
         self.fusion_dim = fusion_dim
         self.C = C
         self.class_weight = class_weight
+        self.modality_weights = modality_weights
         self.standardize = standardize
         self.max_iter = max_iter
         self.tol = tol
@@ -248,6 +258,7 @@ class FusionClassifier(
         mean, scale = column_moments(data, weight, modalities, absent)
         if not self.standardize:
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
+        scale = scale / column_weights(self.modality_weights, modalities, len(scale))
 
         constant = np.asarray(Y.all(axis=0) | ~Y.any(axis=0))
         if constant.any():

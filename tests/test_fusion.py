@@ -570,3 +570,37 @@ def test_bad_features_are_an_error_in_prediction_too():
 def test_bad_targets_and_parameters_are_an_error(y, params, message):
     with pytest.raises(ValueError, match=message):
         FusionClassifier(**params).fit(make_multilabel()[0], y)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_modality_weight_scales_the_columns_that_the_penalty_sees(standardize):
+    X, Y = make_multilabel(n=200, d=10, L=3)
+    scaled = StandardScaler().fit_transform(X) if standardize else X.copy()
+    scaled[:, :6] *= 0.25
+    expected = FusionClassifier(standardize=False).fit(scaled, Y)
+    model = FusionClassifier(
+        modalities={"image": 6, "text": 4},
+        modality_weights={"image": 0.25},
+        standardize=standardize,
+    ).fit(X, Y)
+    assert_allclose(model.predict_proba(X), expected.predict_proba(scaled), atol=1e-5)
+    assert_allclose(
+        X @ model.coef_.T + model.intercept_, model.decision_function(X), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"sound": 1.0}, "names 'sound', but the modalities of X are"),
+        ({"image": 0.0}, "is not a positive number"),
+        ({"image": "much"}, "is not a positive number"),
+    ],
+)
+def test_modality_weight_that_cannot_be_is_an_error(weights, message):
+    X, Y = make_multilabel(n=50, d=10, L=3)
+    model = FusionClassifier(
+        modalities={"image": 6, "text": 4}, modality_weights=weights
+    )
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y)
