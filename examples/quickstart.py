@@ -2,7 +2,8 @@
 
 Trains and scores image-only, text-only and fused models on drawings from OpenClipart,
 split by group, with the backbones that ship with the package: no network, no GPU,
-under five minutes on two cores. Block, timestep, C and the image's weight of the image are chosen on training groups.
+under five minutes on two cores. Block, timestep, C and the weight of the image are
+chosen on training groups.
 """
 
 import io

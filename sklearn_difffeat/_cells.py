@@ -53,14 +53,16 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
             f"X is a single {type(X).__name__}, not a column of cells; wrap it in a "
             f"list, [X] (accepted: {KINDS})."
         )
-    if hasattr(X, "columns"):
+    if hasattr(X, "columns") and hasattr(X, "__getitem__") and hasattr(X, "shape"):
         X = _only_column(X)
-    if hasattr(X, "to_list") and not isinstance(X, (list, tuple)):
-        cells: Cells = X.to_list()
-    elif isinstance(X, (list, tuple)):
-        cells = X
+    if isinstance(X, (list, tuple)):
+        cells: Cells = X
     elif isinstance(X, np.ndarray):
         cells = _cells_of_array(X, arrays)
+    elif hasattr(X, "to_list"):
+        cells = X.to_list()
+    elif hasattr(X, "tolist"):
+        cells = X.tolist()
     else:
         raise TypeError(f"X is of type {type(X).__name__}; pass {KINDS}.")
     if len(cells) == 0:

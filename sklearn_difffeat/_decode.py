@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sklearn_difffeat._cells import is_missing
 
 KINDS = (
     "a path, bytes, PIL image, (height, width, channels) array, or a dict with 'bytes' "
@@ -18,7 +21,7 @@ KINDS = (
 def check_image_cell(cell: Any, row: int) -> None:
     """Raise TypeError when a cell is of no accepted kind; reads no file."""
     if isinstance(cell, dict):
-        if cell.get("bytes") is None and cell.get("path") is None:
+        if is_missing(cell.get("bytes")) and is_missing(cell.get("path")):
             raise TypeError(
                 f"row {row} of X: a dict with keys {list(cell)} has neither 'bytes' "
                 "nor 'path'; give one of them."
@@ -50,55 +53,75 @@ def decode_image(cell: Any, size: int, row: int) -> np.ndarray:
     """
     check_image_cell(cell, row)
     if isinstance(cell, dict):
-        cell = cell["bytes"] if cell.get("bytes") is not None else cell["path"]
+        cell = cell["path"] if is_missing(cell.get("bytes")) else cell["bytes"]
         check_image_cell(cell, row)
+        if isinstance(cell, dict):
+            raise TypeError(f"row {row} of X: a dict holds a dict; pass {KINDS}.")
     if isinstance(cell, np.ndarray):
-        return _resize(_to_rgb(_image_of_array(cell, row)), size)
+        return _resize(_to_rgb(_image_of_array(cell, row), row), size)
     if isinstance(cell, Image.Image):
-        return _finish(cell, size, row, "the PIL image")
+        return _decode(lambda: _first_frame(cell), size, row, "the PIL image")
     if isinstance(cell, (str, os.PathLike)):
-        shown = f"{os.fspath(cell)!r}"
         if not os.path.isfile(cell):
+            what = "a folder, not a file," if os.path.isdir(cell) else "no file"
             raise FileNotFoundError(
-                f"row {row} of X: there is no file {_short(os.fspath(cell))}; an image "
+                f"row {row} of X: there is {what} {_short(os.fspath(cell))}; an image "
                 f"cell is {KINDS}."
             )
-        source: Any = cell
-    else:
-        shown, source = f"{len(cell)} bytes", io.BytesIO(cell)
+        return _decode(lambda: Image.open(cell), size, row, f"{os.fspath(cell)!r}")
+    shown = f"{len(cell)} bytes"
+    return _decode(lambda: Image.open(io.BytesIO(cell)), size, row, shown)
+
+
+def _first_frame(image: Image.Image) -> Image.Image:
+    """Copy the first frame; the caller's image stays at the frame where it is."""
+    if not getattr(image, "is_animated", False):
+        return image.copy()
+    frame = image.tell()
     try:
-        with Image.open(source) as image:
-            return _finish(image, size, row, shown)
+        image.seek(0)
+        return image.copy()
+    finally:
+        image.seek(frame)
+
+
+def _decode(
+    opened: Callable[[], Image.Image], size: int, row: int, shown: str
+) -> np.ndarray:
+    try:
+        with opened() as image:
+            if 0 in image.size:
+                raise ValueError(f"its size is {image.size}")
+            if getattr(image, "is_animated", False):
+                image.seek(0)
+            return _resize(_to_rgb(ImageOps.exif_transpose(image), row), size)
+    except MemoryError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(
             f"row {row} of X: {shown} is not an image that Pillow knows; replace the "
             "cell or drop the row."
         ) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
             f"row {row} of X: {shown} is too large ({error}); raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from error
-
-
-def _finish(image: Image.Image, size: int, row: int, shown: str) -> np.ndarray:
-    try:
-        if getattr(image, "is_animated", False):
-            image.seek(0)
-        image.load()
-        return _resize(_to_rgb(ImageOps.exif_transpose(image)), size)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:
+        # Pillow's plugins raise nearly anything on damaged data.
         raise ValueError(
             f"row {row} of X: {shown} cannot be decoded ({error}); repair the file or "
             "drop the row."
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips these to 255; 16-bit greys have to be scaled.
-        depth = 1 if image.mode == "F" else 257
-        values = np.asarray(image, dtype=np.float64) / depth
+def _to_rgb(image: Image.Image, row: int) -> Image.Image:
+    if image.mode == "F":
+        image = _image_of_array(np.asarray(image), row)
+    elif image.mode.startswith("I"):
+        # Pillow clips these to 255; greys of 16 bits have to be scaled.
+        values = np.asarray(image, dtype=np.float64)
+        values /= 257 if image.mode != "I" or values.max() > 255 else 1
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         drawing = image.convert("RGBA")

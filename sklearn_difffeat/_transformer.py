@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+import os
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -47,6 +49,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     _accepts_arrays: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "backbone": [str, os.PathLike],
         "revision": [str, None],
         "n_draws": [Interval(numbers.Integral, 1, None, closed="left")],
         "batch_size": [
@@ -123,7 +126,11 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             When the backbone is a hub id that is neither cached nor reachable.
         """
         from sklearn_difffeat.backbones import locate_backbone
-        from sklearn_difffeat.extraction._plan import resolve_blocks, resolve_timesteps
+        from sklearn_difffeat.extraction._plan import (
+            Plan,
+            resolve_blocks,
+            resolve_timesteps,
+        )
 
         self._validate_params()
         cells = as_cells(X, arrays=self._accepts_arrays)
@@ -135,19 +142,24 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"{self._modality}s; use the transformer for {info.modality}s."
             )
         self._check_input_size(info)
-        self._check_pooling()
+        pooling = self._check_pooling()
         blocks = resolve_blocks(self.block, info.n_blocks, info.name)
         timesteps = resolve_timesteps(self.timestep, info.n_timesteps, info.name)
 
+        plan = Plan(
+            blocks=blocks,
+            timesteps=timesteps,
+            pooling=pooling,
+            n_draws=int(self.n_draws),
+            seed=int(self.random_state),
+        )
         self.n_blocks_ = info.n_blocks
         self.n_timesteps_ = info.n_timesteps
         self.backbone_fingerprint_ = info.fingerprint
         self.block_ = blocks[0] if _is_scalar(self.block) else list(blocks)
         self.timestep_ = timesteps[0] if _is_scalar(self.timestep) else list(timesteps)
-        self._width = info.width
-        self._input_size = info.input_size
-        self._revision = source.revision
-        self.n_features_out_ = self._plan().n_features(info.width)
+        self.n_features_out_ = plan.n_features(info.width)
+        self._plan, self._info, self._revision = plan, info, source.revision
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -184,17 +196,24 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             options = self._hub_options() | {"revision": self._revision}
             source, info = locate_backbone(self.backbone, **options)
             self._check_fingerprint(info.fingerprint)
-            device = self.device or _best_device()
+            device = _usable_device(self.device)
             backbone = load_backbone(source, device=device, dtype=self._torch_dtype())
             order = self._processing_order(cells, present)
-            plan = self._plan()
+            plan = self._plan
             counts: Counter[str] = Counter()
             size = self._rows_per_batch(backbone)
 
             def extract(batch: slice) -> np.ndarray:
                 rows = order[batch]
                 chosen = [cells[i] for i in rows]
-                return self._extract(backbone, chosen, rows, plan, counts)
+                try:
+                    return self._extract(backbone, chosen, rows, plan, counts)
+                except MemoryError as error:
+                    raise MemoryError(
+                        f"row {rows[0]} of X and the {len(rows) - 1} of its batch do "
+                        "not fit in memory; choose a smaller batch_size, backbone or "
+                        "input size, or another device."
+                    ) from error
 
             with self._progress(len(order)) as progress:
                 for start in range(0, len(order), size):
@@ -217,18 +236,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         ndarray of str objects
         """
         check_is_fitted(self)
-        return np.asarray(self._plan().feature_names(self._width), dtype=object)
-
-    def _plan(self) -> Plan:
-        from sklearn_difffeat.extraction import Plan
-
-        return Plan(
-            blocks=tuple(np.atleast_1d(self.block_).tolist()),
-            timesteps=tuple(np.atleast_1d(self.timestep_).tolist()),
-            pooling=self._check_pooling(),
-            n_draws=int(self.n_draws),
-            seed=int(self.random_state),
-        )
+        return np.asarray(self._plan.feature_names(self._info.width), dtype=object)
 
     def _check_cells(self, cells: Cells) -> np.ndarray:
         absent = find_missing(cells)
@@ -282,7 +290,32 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (str, numbers.Integral))
+    return np.ndim(value) == 0
+
+
+def _usable_device(name: str | None) -> str:
+    """Return the device asked for, or the best one there is."""
+    import torch
+
+    if name is None:
+        return _best_device()
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        # A model fitted on a GPU has to predict where there is none.
+        known = name.partition(":")[0] in ("cuda", "mps", "xpu")
+        if not known:
+            raise ValueError(
+                f"device={name!r} is no torch device; use 'cpu', 'cuda', 'mps' or None."
+            ) from error
+        best = _best_device()
+        warnings.warn(
+            f"device={name!r} is not available here; {best!r} is used instead.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return best
+    return name
 
 
 def _best_device() -> str:

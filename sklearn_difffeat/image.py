@@ -75,11 +75,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     Notes
     -----
-    A cell is a path, bytes, a PIL image, a (height, width, channels) array (uint8, or
-    floats from 0 to 1), or the ``{"bytes", "path"}`` dict of parquet image columns; X
-    may also be one (rows, height, width, channels) array. The EXIF orientation is
-    applied, transparency put on white, the first frame of an animation taken, and the
-    whole picture resized to the square.
+    A cell is a path, bytes, a PIL image, a (height, width, channels) array (uint8,
+    uint16 from 0 to 65535, or floats from 0 to 1), or the ``{"bytes", "path"}`` dict of
+    parquet image columns; X may also be one (rows, height, width, channels) array. The
+    EXIF orientation is applied, transparency put on white, the first frame of an
+    animation taken, and the whole picture resized to the square.
 
     References
     ----------
@@ -149,6 +149,13 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 f"image_size={size} is not a multiple of {step}, the side in pixels of "
                 f"a token of backbone {info.name!r}; choose one that is."
             )
+        pooling = self._check_pooling()
+        side = (size or info.input_size) // step
+        if isinstance(pooling, tuple) and pooling[1] > side:
+            raise ValueError(
+                f"pooling={self.pooling!r} asks for more cells than the {side} x "
+                f"{side} tokens of a picture; choose at most {side}."
+            )
 
     def _check_pooling(self) -> str | tuple[str, int]:
         pooling = self.pooling
@@ -157,7 +164,8 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         is_grid = isinstance(pooling, (tuple, list)) and len(pooling) == 2
         if is_grid and pooling[0] == "grid":
             cells = pooling[1]
-            if isinstance(cells, numbers.Integral) and cells >= 1:
+            is_integer = isinstance(cells, numbers.Integral)
+            if is_integer and not isinstance(cells, bool) and int(cells) >= 1:
                 return "grid", int(cells)
         raise ValueError(
             f"pooling={pooling!r} is unknown; use 'mean', 'max' or ('grid', k) with an "

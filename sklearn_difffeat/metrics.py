@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils._param_validation import Interval, validate_params
 
 
+@validate_params(
+    {
+        "threshold": [Interval(numbers.Real, None, None, closed="neither")],
+        "top_k": [Interval(numbers.Integral, 1, None, closed="left")],
+    },
+    prefer_skip_nested_validation=True,
+)
 def multilabel_report(
     Y_true: Any, Y_score: Any, *, threshold: float = 0.5, top_k: int = 3
 ) -> dict[str, float]:
@@ -93,11 +102,14 @@ def multilabel_report(
 
 
 def _decisions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    macro = precision_recall_fscore_support(
-        truth, predicted.astype(int), average="macro", zero_division=0
-    )
-    micro = precision_recall_fscore_support(
-        truth, predicted.astype(int), average="micro", zero_division=0
+    # A single column would be read as binary: its negatives as a second label.
+    labels = np.arange(truth.shape[1]) if truth.shape[1] > 1 else [1]
+    counted = predicted.astype(int)
+    macro, micro = (
+        precision_recall_fscore_support(
+            truth, counted, labels=labels, average=average, zero_division=0
+        )
+        for average in ("macro", "micro")
     )
     precision, recall = float(macro[0]), float(macro[1])
     total = precision + recall

@@ -86,6 +86,11 @@ def make_fusion_pipeline(
     >>> list(model.fit(X, [0, 0, 1, 1])["classifier"].modalities_)
     ['image', 'text']
     """
+    if not transformers:
+        raise ValueError(
+            "make_fusion_pipeline has no transformers; give at least one (name, "
+            "transformer, columns)."
+        )
     for number, item in enumerate(transformers):
         if not isinstance(item, tuple) or len(item) != 3:
             raise ValueError(

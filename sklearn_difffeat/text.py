@@ -137,6 +137,14 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 f"row {row} of X: a cell of type {type(cell).__name__} is no text; "
                 "pass str."
             )
+        if not cell.isascii():
+            try:
+                cell.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"row {row} of X: the text is not valid Unicode ({error}); decode "
+                    "it again with errors='replace'."
+                ) from error
 
     def _check_input_size(self, info: BackboneInfo) -> None:
         if self.max_length is not None and self.max_length > info.input_size:
@@ -160,7 +168,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     def _warn(self, counts: Counter[str], n_rows: int) -> None:
         n_truncated = counts["truncated"]
         if n_truncated:
-            longest = self.max_length or self._input_size
+            longest = self.max_length or self._info.input_size
             warnings.warn(
                 f"{n_truncated} of {n_rows} texts are longer than the {longest} tokens "
                 "allowed and were cut; shorten them, raise max_length or choose a "

@@ -93,7 +93,7 @@ def word_tokenizer(max_length=32):
     )
 
 
-def build_masked_lm(family):
+def build_masked_lm(family, **changes):
     torch.manual_seed(0)
     common = {"vocab_size": 5 + len(WORDS), "pad_token_id": 0}
     if family == "bert":
@@ -101,6 +101,7 @@ def build_masked_lm(family):
     if family == "roberta":
         return RobertaForMaskedLM(RobertaConfig(**SIZES, **common))
     if family == "modernbert":
+        common |= changes
         ids = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2}
         return ModernBertForMaskedLM(
             ModernBertConfig(**SIZES, **common, **ids, eos_token_id=3)
@@ -126,6 +127,15 @@ def masked_lm_folder(request, tmp_path_factory):
 def bert_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert-alone")
     build_masked_lm("bert").save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sliding_window_folder(tmp_path_factory):
+    """A ModernBERT whose attention sees two tokens to each side."""
+    folder = tmp_path_factory.mktemp("sliding")
+    build_masked_lm("modernbert", local_attention=4).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
 

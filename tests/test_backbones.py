@@ -18,6 +18,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
 
@@ -157,6 +158,8 @@ def test_fingerprint_is_of_contents_not_of_place(dit_folder, tmp_path):
         ("dit-huge", "is unknown.*dit-tiny"),
         ("./no/such/folder", "no folder of that name"),
         ("", "is unknown"),
+        ("./dit", "is unknown"),
+        ("a--b/c", "is unknown"),
     ],
 )
 def test_unknown_name_is_an_error_that_lists_the_names(name, message):
@@ -175,13 +178,7 @@ def test_hub_id_without_network_says_what_to_do(monkeypatch):
 
 
 def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(dit_folder, tmp_path):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "models--someone--small-dit"
-    shutil.copytree(dit_folder, repository / "snapshots" / commit)
-    index = repository / "snapshots" / commit / "model_index.json"
-    index.write_text(json.dumps({"_class_name": "DiTPipeline"}))
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
+    cached(dit_folder, tmp_path, "small-dit")
     np.save(tmp_path / "pictures.npy", PICTURES)
     code = (
         "import numpy as np; "
@@ -199,11 +196,101 @@ def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(dit_folder, tm
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == f"hub:someone/small-dit@{commit}"
+    assert done.stdout.strip() == f"hub:someone/small-dit@{COMMIT}"
     expected = ImageDiffusionFeatureTransformer(dit_folder).fit_transform(PICTURES)
     np.testing.assert_allclose(
         np.load(tmp_path / "features.npy"), expected, rtol=1e-4, atol=1e-6
     )
+
+
+def cached(folder, cache, name):
+    """Put a folder into a hub cache as if its files had been downloaded."""
+    repository = cache / f"models--someone--{name}"
+    shutil.copytree(folder, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+
+
+@pytest.mark.parametrize("kind", ["bert", "dit"])
+def test_cached_model_is_described_offline_whatever_files_it_lacks(
+    kind, bert_folder, dit_folder, tmp_path, monkeypatch
+):
+    cache = tmp_path / "snapshots" / "hub"
+    cached(bert_folder if kind == "bert" else dit_folder, cache, kind)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    info = describe_backbone(f"someone/{kind}")
+    assert info.fingerprint == f"hub:someone/{kind}@{COMMIT}"
+    assert info.license is None
+    with pytest.raises(OSError, match="cannot be reached"):
+        describe_backbone("someone/else")
+
+
+def test_weights_that_lack_tensors_are_refused(dit_folder, bert_folder, tmp_path):
+    for name, original, file, key in (
+        ("dit", dit_folder, "transformer/config.json", "num_layers"),
+        ("bert", bert_folder, "config.json", "num_hidden_layers"),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(original, folder)
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | {key: 4}))
+        cells = PICTURES if name == "dit" else ["a bird"]
+        kind = (
+            ImageDiffusionFeatureTransformer
+            if name == "dit"
+            else TextDiffusionFeatureTransformer
+        )
+        with pytest.raises(ValueError, match=r"lacks \d+ of the tensors"):
+            kind(folder).fit_transform(cells)
+
+
+def test_damaged_weights_are_refused_with_the_backbones_name(bert_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"bert' has damaged weights"):
+        TextDiffusionFeatureTransformer(folder).fit_transform(["a bird"])
+
+
+def test_text_folder_without_tokenizer_is_refused_by_fit(bert_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        TextDiffusionFeatureTransformer(folder).fit(["a bird"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_keeps_the_noise_of_low_timesteps(dtype):
+    exact, half = (
+        ImageDiffusionFeatureTransformer(block=0, timestep=5, dtype=kind)
+        .fit_transform(PICTURES)
+        .ravel()
+        for kind in ("float32", dtype)
+    )
+    clean = ImageDiffusionFeatureTransformer(block=0, timestep=0).fit_transform(
+        PICTURES
+    )
+    noise = exact - clean.ravel()
+    assert np.corrcoef(noise, half - clean.ravel())[0, 1] > 0.3
+    assert half @ exact / np.linalg.norm(half) / np.linalg.norm(exact) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense:\n- apache-2.0\n---\n", "apache-2.0"),
+        ("---\ntags: []\n---\nlicense: see below\n", None),
+    ],
+)
+def test_license_is_read_from_the_cards_metadata(card, license, bert_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    (folder / "README.md").write_text(card)
+    assert describe_backbone(folder).license == license
 
 
 def test_folder_that_is_no_known_model_is_an_error_that_lists_families(tmp_path):

@@ -158,6 +158,43 @@ def test_truncated_jpeg_is_named_with_its_row(picture, tmp_path):
             ImageDiffusionFeatureTransformer().fit_transform([content, cell])
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_file_cut_anywhere_is_an_error_that_names_its_row_or_decodes(picture, kind):
+    content = encoded(picture, kind)
+    n_errors = 0
+    for length in range(1, len(content), max(1, len(content) // 60)):
+        try:
+            decode_image(content[:length], SIZE, 5)
+        except ValueError as error:
+            assert str(error).startswith("row 5 of X: ")
+            n_errors += 1
+    assert n_errors > 5
+
+
+def test_too_large_a_picture_is_an_error_that_names_its_row(picture, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    content = encoded(picture)
+    with pytest.raises(ValueError, match=r"row 0 of X: .* is too large"):
+        decode_image(content, SIZE, 0)
+
+
+def test_the_callers_image_stays_at_its_frame(picture):
+    other = Image.new("RGB", picture.size, "green")
+    image = Image.open(
+        io.BytesIO(encoded(picture, "GIF", save_all=True, append_images=[other]))
+    )
+    image.seek(1)
+    decode_image(image, SIZE, 0)
+    assert image.tell() == 1
+
+
+def test_32_bit_and_float_images_keep_their_brightness(picture):
+    grey = Image.new("L", (SIZE, SIZE), 200)
+    assert (decode_image(grey.convert("I"), SIZE, 0) == 200).all()
+    half = Image.fromarray(np.full((SIZE, SIZE), 0.5, dtype=np.float32))
+    assert (decode_image(half, SIZE, 0) == 128).all()
+
+
 def test_file_that_is_no_image_is_named_with_its_row(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no picture")
@@ -170,6 +207,8 @@ def test_file_that_is_no_image_is_named_with_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
+        (Image.new("RGB", (0, 5)), "its size is"),
+        ({"bytes": None, "path": "no/such"}, "no file"),
         (np.zeros((3, 64, 64), np.uint8), "no picture"),
         (np.zeros((0, 64, 3), np.uint8), "no picture"),
         (np.full((8, 8, 3), 300), "dtype int64"),
@@ -179,11 +218,11 @@ def test_file_that_is_no_image_is_named_with_its_row(tmp_path):
     ],
 )
 def test_array_that_is_no_picture_is_named_with_its_row(cell, message):
-    with pytest.raises(ValueError, match=f"row 0 of X: .*{message}"):
+    with pytest.raises((ValueError, OSError), match=f"row 0 of X: .*{message}"):
         ImageDiffusionFeatureTransformer().fit_transform([cell])
 
 
-@pytest.mark.parametrize("cell", [3, object(), {"text": "no"}, {1, 2}])
+@pytest.mark.parametrize("cell", [3, object(), {"text": "no"}, {1, 2}, {"bytes": None}])
 def test_cell_of_another_kind_is_refused_by_fit_already(cell, picture):
     with pytest.raises(TypeError, match="row 1 of X"):
         ImageDiffusionFeatureTransformer().fit([picture, cell])
@@ -208,7 +247,7 @@ def test_grid_pooling_keeps_the_cells_of_the_picture(picture):
         grid.reshape(4, 256).mean(0), mean[0], rtol=1e-3, atol=1e-4
     )
     with pytest.raises(ValueError, match="choose at most 8"):
-        ImageDiffusionFeatureTransformer(pooling=("grid", 9)).fit_transform([picture])
+        ImageDiffusionFeatureTransformer(pooling=("grid", 9)).fit([picture])
 
 
 def test_noise_free_features_see_the_clean_picture(picture):

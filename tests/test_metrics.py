@@ -48,6 +48,18 @@ def test_top_k_keeps_the_highest_scores_that_reach_the_threshold(scored):
     assert everything["CF1_top7"] == everything["CF1"]
 
 
+def test_a_single_label_is_one_label_not_two_classes():
+    report = multilabel_report([[1], [0], [0], [0]], [[0.9], [0.8], [0.1], [0.1]])
+    assert (report["CP"], report["CR"]) == (0.5, 1.0)
+    assert report["OF1"] == report["CF1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 2.5])
+def test_top_k_must_be_a_positive_integer(scored, top_k):
+    with pytest.raises(ValueError, match="'top_k' parameter"):
+        multilabel_report(*scored, top_k=top_k)
+
+
 def test_labels_without_positives_are_left_out_of_map_and_counted(scored):
     Y, P = scored
     Y = Y.copy()

@@ -90,3 +90,30 @@ def test_masking_every_token_leaves_only_the_length_to_see(bert_folder):
     features = transformer.fit_transform(["a red bird", "the blue boat", "a flag"])
     np.testing.assert_allclose(features[0], features[1], rtol=1e-4, atol=1e-6)
     assert np.abs(features[0] - features[2]).max() > 1e-5
+
+
+def test_max_length_without_room_for_a_word_is_an_error():
+    with pytest.raises(ValueError, match="max_length=2 leaves no room"):
+        TextDiffusionFeatureTransformer(max_length=2).fit_transform(["a bird"])
+
+
+def test_text_that_is_not_valid_unicode_is_named_with_its_row():
+    with pytest.raises(ValueError, match="row 1 of X: the text is not valid Unicode"):
+        TextDiffusionFeatureTransformer().fit(["a", "b \ud800"])
+
+
+def test_pooling_sums_in_single_precision():
+    from sklearn_difffeat.extraction._pooling import pool_text_tokens
+
+    hidden = torch.full((1, 8192, 1), 20.0, dtype=torch.float16)
+    real = torch.ones(1, 8192, dtype=torch.bool)
+    assert pool_text_tokens(hidden, real, real, "mean").tolist() == [[20.0]]
+
+
+def test_a_sliding_attention_window_sees_no_padding(sliding_window_folder):
+    texts = ["a bird", "the red bird and the blue boat of the house on the flag"]
+    transformer = TextDiffusionFeatureTransformer(sliding_window_folder).fit(texts)
+    alone = np.vstack([transformer.transform([text]) for text in texts])
+    np.testing.assert_allclose(
+        transformer.transform(texts), alone, rtol=1e-3, atol=1e-5
+    )

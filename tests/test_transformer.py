@@ -34,6 +34,9 @@ BOTH = pytest.mark.parametrize(
 )
 
 
+RARE_LABELS = pytest.mark.filterwarnings("ignore:.*are constant in y")
+
+
 @BOTH
 @pytest.mark.parametrize("timestep", [0, 300])
 def test_features_do_not_depend_on_batch_order_or_neighbours(
@@ -141,8 +144,9 @@ def test_negative_and_named_blocks_resolve_like_indices(kind, column, clipart):
     [
         ({"block": 99}, "block=99 is outside blocks 0"),
         ({"block": -10}, "block=-10 is outside"),
-        ({"block": 1.5}, "block=1.5 is no integer"),
-        ({"block": []}, "non-empty list"),
+        ({"block": 1.5}, "block=1.5 is outside"),
+        ({"block": []}, "is an empty list"),
+        ({"backbone": None}, "'backbone' parameter"),
         ({"block": "deepest"}, "block='deepest' is unknown"),
         ({"block": [2, 2]}, "asks for the same block twice"),
         ({"block": True}, "block=True"),
@@ -311,7 +315,7 @@ def test_batch_that_does_not_fit_in_memory_is_halved_not_lost(
     def starved(self, backbone, chosen, *rest):
         sizes.append(len(chosen))
         if len(chosen) > 3:
-            raise torch.OutOfMemoryError("out of memory")
+            torch.empty(1 << 50)  # what the CPU's allocator says
         return extract(self, backbone, chosen, *rest)
 
     monkeypatch.setattr(kind, "_extract", starved)
@@ -324,8 +328,67 @@ def test_batch_that_does_not_fit_in_memory_is_halved_not_lost(
         raise MemoryError
 
     monkeypatch.setattr(kind, "_extract", hopeless)
-    with pytest.raises(MemoryError, match="one row alone does not fit"):
+    with pytest.raises(MemoryError, match=r"row \d+ of X and the 0 of its batch"):
         kind().fit_transform(cells)
+
+
+@BOTH
+def test_parameters_changed_after_fit_wait_for_the_next_fit(kind, column, clipart):
+    cells = clipart[0][column][:3]
+    transformer = kind(block=2).fit(cells)
+    expected = transformer.transform(cells)
+    transformer.set_params(block=99, pooling="max")
+    np.testing.assert_array_equal(transformer.transform(cells), expected)
+    with pytest.raises(ValueError, match="block=99"):
+        transformer.fit(cells)
+    np.testing.assert_array_equal(transformer.transform(cells), expected)
+
+
+@BOTH
+def test_device_that_is_not_there_falls_back_with_a_warning(kind, column, clipart):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    cells = clipart[0][column][:2]
+    with pytest.warns(UserWarning, match="device='cuda' is not available here"):
+        features = kind(device="cuda").fit_transform(cells)
+    np.testing.assert_array_equal(features, kind().fit_transform(cells))
+    with pytest.raises(ValueError, match="device='gpu' is no torch device"):
+        kind(device="gpu").fit_transform(cells)
+
+
+@BOTH
+def test_a_pass_that_is_interrupted_leaves_the_shared_model_whole(
+    kind, column, clipart, monkeypatch
+):
+    from sklearn_difffeat.backbones.dit import DiTBackbone
+    from sklearn_difffeat.backbones.masked_lm import MaskedLMBackbone
+
+    cells = clipart[0][column][:3]
+    expected = kind(block=[1, 2]).fit_transform(cells)
+    backbone = DiTBackbone if column == "image" else MaskedLMBackbone
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backbone, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kind().fit_transform(cells)
+    np.testing.assert_array_equal(kind(block=[1, 2]).fit_transform(cells), expected)
+
+
+@BOTH
+def test_threads_share_one_model_and_get_their_own_features(kind, column, clipart):
+    cells = clipart[0][column][:4]
+    expected = [kind(block=b, timestep=100).fit_transform(cells) for b in range(5)]
+    found = joblib.Parallel(n_jobs=3, backend="threading")(
+        joblib.delayed(kind(block=b, timestep=100).fit_transform)(cells)
+        for b in range(5)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @BOTH
@@ -344,6 +407,7 @@ def fused():
     )
 
 
+@RARE_LABELS
 def test_the_documented_pipeline_fuses_by_column_prefix(clipart):
     X, Y, _ = clipart
     features = ColumnTransformer(
@@ -363,6 +427,7 @@ def test_the_documented_pipeline_fuses_by_column_prefix(clipart):
     )
 
 
+@RARE_LABELS
 def test_cross_validate_scores_the_fused_pipeline_by_group(clipart):
     X, Y, groups = clipart
     scores = cross_validate(
@@ -371,6 +436,7 @@ def test_cross_validate_scores_the_fused_pipeline_by_group(clipart):
     assert np.isfinite(scores["test_score"]).all()
 
 
+@RARE_LABELS
 def test_grid_search_over_block_and_timestep_runs_in_two_processes(clipart):
     X, Y, _ = clipart
     grid = {
@@ -389,6 +455,7 @@ def test_grid_search_over_block_and_timestep_runs_in_two_processes(clipart):
     np.testing.assert_allclose(found[1], found[2], atol=1e-6)
 
 
+@RARE_LABELS
 def test_model_dumped_by_joblib_predicts_the_same_in_a_new_process(clipart, tmp_path):
     X, Y, _ = clipart
     model = fused().fit(X, Y)

@@ -38,7 +38,7 @@ class BackboneInfo:
     license : str or None
         As the model card states it; None where the card does not say.
     size_mb : float or None
-        Size of the weight files in MB; None for hub weights not yet downloaded.
+        Size of the weight files in MB; None for a hub id.
     fingerprint : str
         Changes when configuration or weights change: the commit for a hub id, a
         digest of the files' contents otherwise.
@@ -124,7 +124,7 @@ class ImageBackbone(Backbone):
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels (n, 3, size, size) in [-1, 1] to clean latents."""
+        """Map pixels (n, 3, size, size) in [-1, 1] to clean float32 latents."""
 
     @abstractmethod
     def add_noise(

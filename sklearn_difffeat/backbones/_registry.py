@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
 from sklearn_difffeat.backbones._source import Source, locate
@@ -16,11 +20,11 @@ if TYPE_CHECKING:
 
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
-    "DiTTransformer2DModel": ("image", "dit", "DiTBackbone"),
-    "bert": ("text", "masked_lm", "MaskedLMBackbone"),
-    "roberta": ("text", "masked_lm", "MaskedLMBackbone"),
-    "distilbert": ("text", "masked_lm", "MaskedLMBackbone"),
-    "modernbert": ("text", "masked_lm", "MaskedLMBackbone"),
+    "DiTTransformer2DModel": ("dit", "DiTBackbone"),
+    "bert": ("masked_lm", "MaskedLMBackbone"),
+    "roberta": ("masked_lm", "MaskedLMBackbone"),
+    "distilbert": ("masked_lm", "MaskedLMBackbone"),
+    "modernbert": ("masked_lm", "MaskedLMBackbone"),
 }
 # Older checkpoints name one class for several architectures, told by this key.
 LEGACY_FAMILIES = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
@@ -40,28 +44,22 @@ def _declared_family(source: Source) -> str | None:
     return None if config is None else config.get("model_type")
 
 
-def family_of(source: Source, modality: str | None = None) -> type[Backbone]:
+def family_of(source: Source) -> type[Backbone]:
     """Return the class that serves a source.
 
     Raises
     ------
     ValueError
-        When the configuration names no known family, or one of another modality.
+        When the configuration names no known family.
     """
     declared = _declared_family(source)
-    known = sorted(k for k, v in FAMILIES.items() if modality in (None, v[0]))
     if declared not in FAMILIES:
         found = f"of family {declared!r}" if declared else "no model of a known layout"
         raise ValueError(
-            f"backbone={source.name!r} is {found}; the {modality or 'known'} families "
-            f"are {known}."
+            f"backbone={source.name!r} is {found}; the families known are "
+            f"{sorted(FAMILIES)}."
         )
-    own_modality, module, name = FAMILIES[declared]
-    if modality not in (None, own_modality):
-        raise ValueError(
-            f"backbone={source.name!r} is a model of {own_modality}s "
-            f"({declared}), not of {modality}s; the {modality} families are {known}."
-        )
+    module, name = FAMILIES[declared]
     return getattr(import_module(f"sklearn_difffeat.backbones.{module}"), name)
 
 
@@ -118,6 +116,18 @@ def describe_backbone(
     )[1]
 
 
+@contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Name the backbone in whatever the libraries say of damaged weights."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"backbone={source.name!r} has damaged weights ({error}); download or save "
+            "it again."
+        ) from error
+
+
 def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbone:
     """Return the loaded model, shared by every estimator of this process.
 
@@ -126,7 +136,8 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
     key = (source.fingerprint, device, dtype)
     with _lock:
         if key not in _loaded:
-            _loaded[key] = family_of(source).load(source, device, dtype)
+            with _naming(source):
+                _loaded[key] = family_of(source).load(source, device, dtype)
         _loaded.move_to_end(key)
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)

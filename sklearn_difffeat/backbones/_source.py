@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+MARKERS = ("model_index.json", "config.json", "transformer/config.json")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 CONFIG_SUFFIXES = {".json", ".txt", ".model"}
@@ -20,7 +22,7 @@ N_SAMPLES, SAMPLE_BYTES = 64, 4096
 
 def embedded_names() -> list[str]:
     """Names of the backbones that ship with the package."""
-    return sorted(path.name for path in EMBEDDED_ROOT.iterdir() if path.is_dir())
+    return sorted(path.parent.name for path in EMBEDDED_ROOT.glob("*/README.md"))
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,25 @@ class Source:
         if not self.on_hub:
             path = Path(self.location, file)
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import (
             EntryNotFoundError,
             GatedRepoError,
+            HFValidationError,
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
 
+        pinned = bool(COMMIT.fullmatch(self.revision or ""))
+        if pinned:
+            cached = try_to_load_from_cache(self.location, file, revision=self.revision)
+            if cached is not None:
+                return Path(cached) if isinstance(cached, str) else None
         try:
             return Path(hf_hub_download(self.location, file, **self.options))
+        except HFValidationError as error:
+            raise ValueError(_unknown(self.name)) from error
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             gated = isinstance(error, GatedRepoError)
             hint = (
@@ -69,6 +79,9 @@ class Source:
                 f"{'is gated' if gated else 'was not found'} on the hub; {hint}."
             ) from error
         except LocalEntryNotFoundError as error:
+            if pinned:
+                # The model is cached without this file, which it may not even have.
+                return None
             raise OSError(
                 f"backbone={self.name!r} is a hub id that is not in the local cache "
                 "and the hub cannot be reached; connect once to download it, pass a "
@@ -108,8 +121,11 @@ class Source:
     def license(self) -> str | None:
         """The licence in the model card's metadata."""
         card = self.find("README.md")
-        found = card and re.search(r"^license:\s*(\S+)", card.read_text("utf-8"), re.M)
-        return found.group(1) if found else None
+        if card is None:
+            return None
+        metadata = card.read_text("utf-8").partition("\n---")[0]
+        found = re.search(r"^license:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
+        return found.group(1).strip("\"'") if found else None
 
     @property
     def fingerprint(self) -> str:
@@ -154,6 +170,8 @@ def locate(
 ) -> Source:
     """Find out what a backbone's name stands for; touches the hub for hub ids only.
 
+    A revision is of a hub id; folders and embedded backbones have no other.
+
     Raises
     ------
     ValueError
@@ -171,20 +189,42 @@ def locate(
             on_hub=False,
             trust_remote_code=trust_remote_code,
         )
-    if not HUB_ID.fullmatch(text):
-        raise ValueError(
-            f"backbone={text!r} is unknown: no folder of that name exists; use one of "
-            f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a "
-            "folder in the hub's layout."
-        )
+    if text.startswith(".") or not HUB_ID.fullmatch(text):
+        raise ValueError(_unknown(text))
     source = Source(text, text, True, revision, local_files_only, trust_remote_code)
-    for marker in ("model_index.json", "config.json", "transformer/config.json"):
-        path = source.find(marker)
+    unreachable = None
+    for marker in MARKERS:
+        try:
+            path = source.find(marker)
+        except OSError as error:
+            # Another marker may be cached; the hub need not be asked for each.
+            unreachable, source = error, replace(source, local_files_only=True)
+            continue
         if path is not None:
-            # <cache>/snapshots/<commit>/<file>
-            commit = path.parts[path.parts.index("snapshots") + 1]
+            # <cache>/snapshots/<commit>/<marker>
+            commit = path.parts[-2 - marker.count("/")]
             return replace(source, revision=commit)
+    if unreachable is not None:
+        raise unreachable
     raise ValueError(
         f"backbone={text!r} holds neither model_index.json nor config.json; "
         "it is not a model in the layout of diffusers or transformers."
+    )
+
+
+def check_complete(source: Source, missing: set[Any]) -> None:
+    """Refuse weights that lack tensors: libraries would make them up at random."""
+    if missing:
+        raise ValueError(
+            f"backbone={source.name!r} lacks {len(missing)} of the tensors that its "
+            f"configuration asks for, such as {sorted(map(str, missing))[0]!r}; "
+            "download or save it again."
+        )
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"backbone={name!r} is unknown: no folder of that name exists; use one of "
+        f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a folder in "
+        "the hub's layout."
     )

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 
 from sklearn_difffeat.backbones._base import BackboneInfo, ImageBackbone
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.backbones._source import Source, check_complete
 
 
 def _configs(source: Source) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -87,12 +87,16 @@ class DiTBackbone(ImageBackbone):
         _, _, vae_config = _configs(source)
 
         def part(kind: Any, folder: str) -> Any:
-            model = kind.from_pretrained(
+            model, loading = kind.from_pretrained(
                 source.location,
                 subfolder=folder,
                 torch_dtype=dtype,
                 low_cpu_mem_usage=False,
+                output_loading_info=True,
                 **source.options,
+            )
+            check_complete(
+                source, {*loading["missing_keys"], *loading["mismatched_keys"]}
             )
             return model.eval().requires_grad_(False).to(device)
 
@@ -107,10 +111,11 @@ class DiTBackbone(ImageBackbone):
         return cls(cls.describe(source), transformer, scheduler, vae)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        pixels = pixels.to(self.device, self.dtype)
+        pixels = pixels.to(self.device)
         if self.vae is None:
             return pixels
-        latents = self.vae.encode(pixels).latent_dist.mode()
+        # Latents stay float32: in half precision the noise of low timesteps vanishes.
+        latents = self.vae.encode(pixels.to(self.dtype)).latent_dist.mode().float()
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         return (latents - shift) * self.vae.config.scaling_factor
 
@@ -123,7 +128,7 @@ class DiTBackbone(ImageBackbone):
     def run(self, latents: torch.Tensor, timestep: int) -> Any:
         steps = torch.full((len(latents),), timestep, device=latents.device)
         return self.transformer(
-            latents,
+            latents.to(self.dtype),
             timestep=steps,
             class_labels=torch.full_like(steps, self.null_class),
         )

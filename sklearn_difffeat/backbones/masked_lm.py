@@ -16,9 +16,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from sklearn_difffeat.backbones._base import BackboneInfo, TextBackbone, Tokens
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.backbones._source import Source, check_complete
 
 N_TIMESTEPS = 1000
+VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
 
 
 def _first(config: dict[str, Any], *names: str) -> int:
@@ -65,6 +66,11 @@ class MaskedLMBackbone(TextBackbone):
     def describe(cls, source: Source) -> BackboneInfo:
         config = source.read_json("config.json")
         assert config is not None  # the registry read the family from it
+        if not any(source.find(file) for file in VOCABULARIES):
+            raise ValueError(
+                f"backbone={source.name!r} holds no tokenizer (none of "
+                f"{VOCABULARIES}); save the model's tokenizer beside it."
+            )
         architectures = config.get("architectures") or [config["model_type"]]
         return BackboneInfo(
             name=source.name,
@@ -84,19 +90,29 @@ class MaskedLMBackbone(TextBackbone):
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> MaskedLMBackbone:
         options = source.options | {"trust_remote_code": source.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-        if tokenizer.mask_token_id is None:
-            raise ValueError(
-                f"backbone={source.name!r} has a tokenizer without a mask token; "
-                "use a masked language model."
-            )
+        for token in ("mask", "pad"):
+            if getattr(tokenizer, f"{token}_token_id") is None:
+                raise ValueError(
+                    f"backbone={source.name!r} has a tokenizer without a {token} "
+                    "token; use a masked language model."
+                )
         with _quiet_unless(source.on_hub):
-            model = AutoModelForMaskedLM.from_pretrained(
-                source.location, dtype=dtype, **options
+            model, loading = AutoModelForMaskedLM.from_pretrained(
+                source.location, dtype=dtype, output_loading_info=True, **options
             )
+        body = f"{model.base_model_prefix}."
+        missing = {key for key in loading["missing_keys"] if key.startswith(body)}
+        check_complete(source, missing | set(loading["mismatched_keys"]))
         model = model.eval().requires_grad_(False).to(device)
         return cls(cls.describe(source), model, tokenizer)
 
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
+        n_special = self.tokenizer.num_special_tokens_to_add()
+        if max_length <= n_special:
+            raise ValueError(
+                f"max_length={max_length} leaves no room for a word beside the "
+                f"{n_special} special tokens; choose at least {n_special + 1}."
+            )
         batch = self.tokenizer(
             list(texts),
             truncation=True,

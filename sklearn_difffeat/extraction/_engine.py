@@ -95,6 +95,14 @@ def extract_text_features(
     return _collect(plan, pooled_of)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, CUDA or the CPU allocator (on Windows, Linux) ran short."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return any(text in str(error) for text in words)
+
+
 def split_on_out_of_memory(
     extract: Callable[[slice], np.ndarray], batch: slice
 ) -> Iterator[tuple[slice, np.ndarray]]:
@@ -107,23 +115,15 @@ def split_on_out_of_memory(
 
     Raises
     ------
-    MemoryError
-        When a single row does not fit.
+    MemoryError or RuntimeError
+        When a single row does not fit; the error is that of the extraction.
     """
     try:
         yield batch, extract(batch)
         return
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        is_memory = not isinstance(error, RuntimeError) or isinstance(
-            error, torch.OutOfMemoryError
-        ) or "not enough memory" in str(error)  # fmt: skip
-        if not is_memory:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error) or batch.stop - batch.start == 1:
             raise
-        if batch.stop - batch.start == 1:
-            raise MemoryError(
-                "one row alone does not fit in memory; choose a smaller backbone, "
-                "block or image_size, or another device."
-            ) from error
     # Outside the handler: the traceback would keep the failed batch's tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,20 @@ class Plan:
         ]
 
 
-def _as_integers(name: str, value: Any) -> list[int]:
-    values = [value] if isinstance(value, (str, numbers.Integral)) else value
-    is_list = isinstance(values, Sequence) or hasattr(values, "__array__")
-    if not is_list or len(values) == 0:
-        raise ValueError(f"{name}={value!r} is no integer, name or non-empty list.")
-    return list(values)
+def _as_list(name: str, value: Any) -> list[Any]:
+    values = [value] if np.ndim(value) == 0 else list(value)
+    if not values:
+        raise ValueError(
+            f"{name}={value!r} is an empty list; name at least one {name}."
+        )
+    return values
 
 
 def _resolve(
     name: str, value: Any, named: dict[str, int], lowest: int, highest: int, where: str
 ) -> tuple[int, ...]:
     resolved = []
-    for entry in _as_integers(name, value):
+    for entry in _as_list(name, value):
         if isinstance(entry, str):
             if entry not in named:
                 raise ValueError(

@@ -18,23 +18,14 @@ def pool_image_tokens(
     hidden : torch.Tensor
     pooling : {"mean", "max"} or ("grid", k)
         Over all tokens, or the mean in each of k x k cells: (n, k * k * width).
-
-    Raises
-    ------
-    ValueError
-        When k exceeds the side of the token grid.
     """
+    hidden = hidden.float()
     if pooling == "mean":
         return hidden.mean(dim=1)
     if pooling == "max":
         return hidden.amax(dim=1)
     cells = int(pooling[1])
     side = math.isqrt(hidden.shape[1])
-    if cells > side:
-        raise ValueError(
-            f"pooling={pooling!r} asks for more cells than the {side} x {side} tokens "
-            f"of a picture; choose at most {side}."
-        )
     grid = hidden.transpose(1, 2).unflatten(2, (side, side))
     return functional.adaptive_avg_pool2d(grid, cells).flatten(2).mT.flatten(1)
 
@@ -46,6 +37,7 @@ def pool_text_tokens(
 
     A text without real tokens (an empty string) is pooled over its special ones.
     """
+    hidden = hidden.float()
     chosen = torch.where(real.any(dim=1, keepdim=True), real, attention.bool())
     chosen = chosen.unsqueeze(-1)
     if pooling == "max":

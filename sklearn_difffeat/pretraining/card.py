@@ -173,7 +173,11 @@ def write_card(
     """Write ``README.md`` and ``digests.npy`` beside the weights."""
     facts = FACTS[name]
     counts, digests = _count(name, corpus)
-    last = {k: np.mean([e[k] for e in log[-20:]]) for k in ("diffusion", "alignment")}
+    last = {
+        k: np.mean([e[k] for e in log[-20:]])
+        for k in ("diffusion", "alignment")
+        if k in log[-1]
+    }
     losses = ", ".join(f"{key} {value:.3f}" for key, value in last.items())
     values = {**facts, **counts, **schedule, "name": name, "losses": losses}
     values["samples"] = schedule["steps"] * schedule["batch_size"]

@@ -37,6 +37,9 @@ def export(out: Path, parts: Mapping[str, Any]) -> Path:
             part = copy.deepcopy(part).half()
         folder = partial if name in ("", "tokenizer") else partial / name
         part.save_pretrained(folder)
+    for path in partial.rglob("*"):
+        # safetensors writes files that only their owner may read.
+        path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final
@@ -58,7 +61,7 @@ def release(run: Path, corpus: Path, name: str) -> Path:
     """
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     schedule = json.loads((run / "schedule.json").read_text())
-    partial, final = EMBEDDED_ROOT / f"{name}.partial", EMBEDDED_ROOT / name
+    partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run / "export", partial)
     draw_losses(log, partial / "loss.png")
