@@ -42,6 +42,13 @@ class BackboneInfo:
     fingerprint : str
         Changes when configuration or weights change: the commit for a hub id, a
         digest of the files' contents otherwise.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import describe_backbone
+    >>> info = describe_backbone("mdlm-tiny")
+    >>> info.family, info.n_blocks, info.license
+    ('BertForMaskedLM', 6, 'bsd-3-clause')
     """
 
     name: str
