@@ -20,6 +20,8 @@ from PIL import Image
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 DC = "{http://purl.org/dc/elements/1.1/}"
 
+# What a Perl script wrote in place of descriptions it could not read.
+LEFTOVER = re.compile(r"HASH\(0x[0-9a-f]+\)")
 SPLIT_SALT = "openclipart/548"
 TEST_SHARE = 0.30
 
@@ -68,8 +70,10 @@ def _read_rdf(svg: Path) -> tuple[str, str, tuple[str, ...]]:
     rdf = ElementTree.parse(svg).getroot().find(f".//{RDF}RDF")
     if rdf is None:
         return "", "", ()
-    title = " ".join((rdf.findtext(f".//{DC}title") or "").split())
-    description = " ".join((rdf.findtext(f".//{DC}description") or "").split())
+    title, description = (
+        " ".join(LEFTOVER.sub("", rdf.findtext(f".//{DC}{name}") or "").split())
+        for name in ("title", "description")
+    )
     words = (e.text or "" for e in rdf.iterfind(f".//{DC}subject//{RDF}li"))
     keywords = {" ".join(word.lower().split()) for word in words} - {""}
     return title, description, tuple(sorted(keywords))

@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 ARCHIVE = Path(__file__).parent / "data" / "openclipart.zip"
-SHA256 = "8b4c71bd16a3209a560d4509f48bda076cec7c8070d5d5186bcfc122555094f9"
+SHA256 = "16d827b3af034f2b4e38f2fca40103e8667e4a5b74b979235d8c0cdfb39344db"
 DESCRIPTION = """OpenClipart: public-domain drawings with titles and keywords.
 
 {n_items} drawings of 96 x 96 pixels on white, each with its author's title and

@@ -45,9 +45,9 @@ out. No label, keyword or class name was used.
 timesteps; the model predicts the clean picture (loss weighted by min-SNR, gamma 5). A
 third of each batch is noise-free. The mean over the tokens of block 6, mapped
 linearly, is aligned (cosine) with the pooled feature of a frozen EfficientNet-Lite0
-trained on ImageNet, after REPA (arXiv 2410.06940): much of what the features know of
-objects comes from this teacher, not from denoising. Augmentation: crops, flips,
-contrast. Exponential average of the weights, stored in half precision.
+trained on ImageNet, after REPA (arXiv 2410.06940), so part of what the features know
+of objects is this teacher's. Augmentation: crops, flips, contrast. Exponential average
+of the weights, stored in half precision.
 """
 
 TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
@@ -73,15 +73,15 @@ out. No keyword of a drawing was used.
 2406.07524): masking rate drawn evenly from (0.05, 1], cross-entropy weighted by one
 over the rate. Two fifths of each batch stay unmasked. The mean over the tokens of the
 last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
-frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940): much of what the
-features know of meaning comes from this teacher, not from unmasking. Exponential
-average of the weights, stored in half precision.
+frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940), so part of what the
+features know of meaning is this teacher's. Exponential average of the weights, stored
+in half precision.
 """
 
 TAIL = """
 {steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate
-{learning_rate:g} with warm-up and linear decay over the last {decay:.0%}, seed
-{seed}, on two CPU cores in bfloat16 autocast. Last losses: {losses}.
+{learning_rate:g} with warm-up and linear decay over the last {decay:.0%}, seed {seed},
+on two CPU cores in bfloat16 autocast. Last losses: {losses}.
 
 ![Losses by training step](loss.png)
 
@@ -90,14 +90,16 @@ TAIL = """
 
 ## Good for
 
-Trying the package out, tests, teaching, and {good} where nothing larger can be had.
+Trying the package out, tests, teaching, and where nothing larger can be had:
+{good}.
 
 ## Not good for
 
-{bad} It is a first, small model, trained for about an hour and a half on two CPU
-cores; a backbone from the hub is a change of one parameter. Its best block and
-timestep say as much about the alignment as about diffusion: do not read them as a
-finding about diffusion models.
+{bad}
+It is a first, small model, trained for about an hour and a half on two CPU cores; a
+backbone from the hub is a change of one parameter. Its best block and timestep say as
+much about the alignment as about diffusion: do not read them as a finding about
+diffusion models.
 """
 
 FACTS: dict[str, dict[str, Any]] = {
