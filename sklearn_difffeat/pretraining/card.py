@@ -96,8 +96,8 @@ Trying the package out, tests, teaching, and where nothing larger can be had:
 ## Not good for
 
 {bad}
-It is a first, small model, trained for about an hour and a half on two CPU cores; a
-backbone from the hub is a change of one parameter. Its best block and timestep say as
+It is a first, small model, trained for one to one and a half hours on shared CPU cores;
+a backbone from the hub is a change of one parameter. Its best block and timestep say as
 much about the alignment as about diffusion: do not read them as a finding about
 diffusion models.
 """
