@@ -9,6 +9,7 @@ from sklearn_difffeat.backbones import (
     describe_backbone,
     release_backbones,
 )
+from sklearn_difffeat.extraction._store import FeatureStore
 from sklearn_difffeat.fusion import FusionClassifier
 from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.metrics import multilabel_report
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackboneInfo",
     "DiffusionFeatureTransformer",
+    "FeatureStore",
     "FusionClassifier",
     "ImageDiffusionFeatureTransformer",
     "TextDiffusionFeatureTransformer",

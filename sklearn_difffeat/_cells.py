@@ -87,6 +87,20 @@ def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
 
 def find_missing(cells: Cells) -> np.ndarray:
     """Return a boolean array, True where a cell is missing."""
-    if isinstance(cells, np.ndarray):
-        return np.zeros(len(cells), dtype=bool)
-    return np.fromiter((is_missing(c) for c in cells), dtype=bool, count=len(cells))
+    count = len(cells)
+    if isinstance(cells, np.ndarray) or not any(map(_may_be_missing, _kinds(cells))):
+        return np.zeros(count, dtype=bool)
+    return np.fromiter((is_missing(c) for c in cells), dtype=bool, count=count)
+
+
+def all_strings(cells: Cells) -> bool:
+    """Whether every cell is a str."""
+    return not isinstance(cells, np.ndarray) and _kinds(cells) == {str}
+
+
+def _kinds(cells: Cells) -> set[type]:
+    return set(map(type, cells))
+
+
+def _may_be_missing(kind: type) -> bool:
+    return not issubclass(kind, (str, bytes, dict, np.ndarray))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sklearn_difffeat._cells import is_missing
+from sklearn_difffeat.extraction._store import DIGEST_BYTES
 
 KINDS = (
     "a path, bytes, PIL image, (height, width, channels) array, or a dict with 'bytes' "
@@ -35,19 +37,15 @@ def check_image_cell(cell: Any, row: int) -> None:
         )
 
 
-def decode_image(cell: Any, size: int, row: int) -> np.ndarray:
-    """Decode a cell to uint8 (size, size, 3).
-
-    The first frame is taken, the EXIF orientation applied and transparency put on
-    white; the whole picture is resized to the square (bicubic, antialiased), so that
-    nothing at its border is lost.
+def read_image(cell: Any, row: int) -> tuple[Any, str]:
+    """Return a cell's content, read from its file where it is a path, and its name.
 
     Raises
     ------
     FileNotFoundError
         When a path leads to no file.
-    ValueError
-        When a file cannot be decoded or an array is no picture.
+    OSError
+        When a file cannot be read.
     TypeError
         When the cell is of no accepted kind.
     """
@@ -58,19 +56,64 @@ def decode_image(cell: Any, size: int, row: int) -> np.ndarray:
         if isinstance(cell, dict):
             raise TypeError(f"row {row} of X: a dict holds a dict; pass {KINDS}.")
     if isinstance(cell, np.ndarray):
-        return _resize(_to_rgb(_image_of_array(cell, row), row), size)
+        return cell, "the array"
     if isinstance(cell, Image.Image):
-        return _decode(lambda: _first_frame(cell), size, row, "the PIL image")
-    if isinstance(cell, (str, os.PathLike)):
-        if not os.path.isfile(cell):
-            what = "a folder, not a file," if os.path.isdir(cell) else "no file"
-            raise FileNotFoundError(
-                f"row {row} of X: there is {what} {_short(os.fspath(cell))}; an image "
-                f"cell is {KINDS}."
-            )
-        return _decode(lambda: Image.open(cell), size, row, f"{os.fspath(cell)!r}")
-    shown = f"{len(cell)} bytes"
-    return _decode(lambda: Image.open(io.BytesIO(cell)), size, row, shown)
+        return cell, "the PIL image"
+    if not isinstance(cell, (str, os.PathLike)):
+        return cell, f"{len(cell)} bytes"
+    path = os.fspath(cell)
+    try:
+        with open(path, "rb") as file:
+            return file.read(), repr(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as e:
+        what = "a folder, not a file," if os.path.isdir(path) else "no file"
+        raise FileNotFoundError(
+            f"row {row} of X: there is {what} {_short(path)}; an image cell is {KINDS}."
+        ) from e
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"row {row} of X: {path!r} cannot be read ({error.strerror}); mend its "
+            "permissions or drop the row",
+        ) from error
+
+
+def digest_image(content: Any, shown: str, size: int, row: int) -> bytes:
+    """Return a digest of what :func:`read_image` returned."""
+    if isinstance(content, np.ndarray):
+        if content.dtype.kind not in "buif":
+            # Refuses it, in the words that any unusable array gets.
+            _image_of_array(content, row)
+        header = f"{content.dtype.str}{content.shape}".encode()
+        digest = hashlib.blake2b(header, digest_size=DIGEST_BYTES, person=b"array")
+        digest.update(np.ascontiguousarray(content).data)
+        return digest.digest()
+    if isinstance(content, Image.Image):
+        # Mode, palette, orientation and transparency all act on the decoded picture.
+        content = decode_image(content, shown, size, row)
+        return hashlib.blake2b(
+            content, digest_size=DIGEST_BYTES, person=b"pixels"
+        ).digest()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def decode_image(content: Any, shown: str, size: int, row: int) -> np.ndarray:
+    """Decode what :func:`read_image` returned to uint8 (size, size, 3).
+
+    The first frame is taken, the EXIF orientation applied and transparency put on
+    white; the whole picture is resized to the square (bicubic, antialiased), so that
+    nothing at its border is lost.
+
+    Raises
+    ------
+    ValueError
+        When a file cannot be decoded or an array is no picture.
+    """
+    if isinstance(content, np.ndarray):
+        return _resize(_to_rgb(_image_of_array(content, row), row), size)
+    if isinstance(content, Image.Image):
+        return _decode(lambda: _first_frame(content), size, row, shown)
+    return _decode(lambda: Image.open(io.BytesIO(content)), size, row, shown)
 
 
 def _first_frame(image: Image.Image) -> Image.Image:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
-import warnings
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,12 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_difffeat._cells import Cells, as_cells, find_missing
 from sklearn_difffeat._modalities import ModalityArray
+from sklearn_difffeat.extraction._plan import Plan, resolve_blocks, resolve_timesteps
+from sklearn_difffeat.extraction._reader import Reader
 
 if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import Backbone, BackboneInfo
-    from sklearn_difffeat.extraction import Plan
-
-DTYPES = ("float32", "bfloat16", "float16")
+    from sklearn_difffeat.backbones import BackboneInfo
+    from sklearn_difffeat.backbones._source import Source
 
 
 class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
@@ -56,8 +54,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             StrOptions({"auto"}),
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
+        "cache": ["boolean", str, os.PathLike, None],
         "device": [str, None],
-        "dtype": [StrOptions({"auto", *DTYPES})],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+        "n_jobs": [numbers.Integral, None],
         "local_files_only": ["boolean"],
         "trust_remote_code": ["boolean"],
         "missing": [StrOptions({"error", "nan"})],
@@ -69,6 +69,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     def _check_cell(self, cell: Any, row: int) -> None:
         """Raise TypeError when a cell is of a kind that cannot be transformed."""
 
+    def _are_plainly_good(self, cells: Cells) -> bool:
+        """Whether a look at all cells at once saves a look at each."""
+        return False
+
     @abstractmethod
     def _check_input_size(self, info: BackboneInfo) -> None:
         """Raise ValueError when the backbone cannot take the input size asked for."""
@@ -78,25 +82,11 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         """Return the validated pooling."""
 
     @abstractmethod
-    def _extract(
-        self,
-        backbone: Any,
-        cells: Sequence[Any],
-        rows: np.ndarray,
-        plan: Plan,
-        counts: Counter[str],
-    ) -> np.ndarray:
-        """Return the features (n, n_features) of the cells, which stand at ``rows``.
+    def _reader(self, info: BackboneInfo) -> Reader:
+        """Return what turns cells into model inputs."""
 
-        ``counts`` collects what is to be said once, at the end of the call.
-        """
-
-    def _processing_order(self, cells: Cells, rows: np.ndarray) -> np.ndarray:
-        """Return the rows in the order in which to process them."""
-        return rows
-
-    def _warn(self, counts: Counter[str], n_rows: int) -> None:
-        """Say once what was counted over the ``n_rows`` rows of a call."""
+    def _warn_truncated(self, n_truncated: int, n_rows: int) -> None:
+        """Say once that inputs were cut."""
 
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
         """Validate the parameters and the cells, and resolve the output's size.
@@ -125,34 +115,12 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         OSError
             When the backbone is a hub id that is neither cached nor reachable.
         """
-        from sklearn_difffeat.backbones import locate_backbone
-        from sklearn_difffeat.extraction._plan import (
-            Plan,
-            resolve_blocks,
-            resolve_timesteps,
-        )
-
         self._validate_params()
         cells = as_cells(X, arrays=self._accepts_arrays)
         self._check_cells(cells)
-        source, info = locate_backbone(self.backbone, **self._hub_options())
-        if info.modality != self._modality:
-            raise ValueError(
-                f"backbone={info.name!r} is a model of {info.modality}s, not of "
-                f"{self._modality}s; use the transformer for {info.modality}s."
-            )
-        self._check_input_size(info)
-        pooling = self._check_pooling()
-        blocks = resolve_blocks(self.block, info.n_blocks, info.name)
-        timesteps = resolve_timesteps(self.timestep, info.n_timesteps, info.name)
-
-        plan = Plan(
-            blocks=blocks,
-            timesteps=timesteps,
-            pooling=pooling,
-            n_draws=int(self.n_draws),
-            seed=int(self.random_state),
-        )
+        source, info = self._locate(self._hub_options())
+        plan = self._plan_for(info, self.block, self.timestep)
+        blocks, timesteps = plan.blocks, plan.timesteps
         self.n_blocks_ = info.n_blocks
         self.n_timesteps_ = info.n_timesteps
         self.backbone_fingerprint_ = info.fingerprint
@@ -184,45 +152,126 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         FileNotFoundError
             When a path leads to no file, naming its row.
         """
-        from sklearn_difffeat.backbones import load_backbone, locate_backbone
-        from sklearn_difffeat.extraction._engine import split_on_out_of_memory
-
         check_is_fitted(self)
         cells = as_cells(X, arrays=self._accepts_arrays)
         absent = self._check_cells(cells)
-        present = np.flatnonzero(~absent)
-        features = np.full((len(cells), self.n_features_out_), np.nan, np.float32)
-        if len(present):
-            options = self._hub_options() | {"revision": self._revision}
-            source, info = locate_backbone(self.backbone, **options)
-            self._check_fingerprint(info.fingerprint)
-            device = _usable_device(self.device)
-            backbone = load_backbone(source, device=device, dtype=self._torch_dtype())
-            order = self._processing_order(cells, present)
-            plan = self._plan
-            counts: Counter[str] = Counter()
-            size = self._rows_per_batch(backbone)
-
-            def extract(batch: slice) -> np.ndarray:
-                rows = order[batch]
-                chosen = [cells[i] for i in rows]
-                try:
-                    return self._extract(backbone, chosen, rows, plan, counts)
-                except MemoryError as error:
-                    raise MemoryError(
-                        f"row {rows[0]} of X and the {len(rows) - 1} of its batch do "
-                        "not fit in memory; choose a smaller batch_size, backbone or "
-                        "input size, or another device."
-                    ) from error
-
-            with self._progress(len(order)) as progress:
-                for start in range(0, len(order), size):
-                    whole = slice(start, min(start + size, len(order)))
-                    for part, values in split_on_out_of_memory(extract, whole):
-                        features[order[part]] = values
-                        progress.update(len(values))
-            self._warn(counts, len(order))
+        features = np.empty((len(cells), self.n_features_out_), np.float32)
+        features[absent] = np.nan
+        options = self._hub_options() | {"revision": self._revision}
+        source, info = self._locate(options)
+        if info.fingerprint != self.backbone_fingerprint_:
+            raise ValueError(
+                f"backbone={self.backbone!r} is not the one this transformer was "
+                f"fitted with (found {info.fingerprint}, fitted with "
+                f"{self.backbone_fingerprint_}); restore that backbone or fit again."
+            )
+        everything = range(info.n_blocks + 1)
+        blocks = everything if self.cache else self._plan.blocks
+        self._gather(cells, absent, source, info, self._plan, blocks, features)
         return ModalityArray.wrap(features, modality=self._modality)
+
+    def precompute(
+        self, X: Any, *, blocks: Any = None, timesteps: Any = None
+    ) -> DiffusionFeatureTransformer:
+        """Fill the cache ahead of a search; no fit is needed.
+
+        Each row passes the model once for every timestep and draw. What was computed
+        is kept even when the call is interrupted: the same call then goes on.
+
+        Parameters
+        ----------
+        X : column of cells
+            As in :meth:`fit`.
+        blocks : int, str or list of them, default=None
+            A pass stops at the deepest of these and keeps all blocks up to it; None
+            keeps every block of the backbone.
+        timesteps : int, str or list of them, default=None
+            None takes the parameter ``timestep``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            When there is no ``cache`` to fill, or a parameter or cell is not valid.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import TextDiffusionFeatureTransformer
+        >>> transformer = TextDiffusionFeatureTransformer(cache=True)
+        >>> texts = ["a red apple", "two birds"]
+        >>> _ = transformer.precompute(texts, timesteps=[0, 100])
+        """
+        self._validate_params()
+        if not self.cache:
+            raise ValueError(
+                f"cache={self.cache!r} leaves nothing to fill; set True or a path."
+            )
+        cells = as_cells(X, arrays=self._accepts_arrays)
+        absent = self._check_cells(cells)
+        source, info = self._locate(self._hub_options())
+        plan = self._plan_for(
+            info,
+            info.n_blocks if blocks is None else blocks,
+            self.timestep if timesteps is None else timesteps,
+        )
+        kept = range(max(plan.blocks) + 1)
+        self._gather(cells, absent, source, info, plan, kept, None)
+        return self
+
+    def _gather(
+        self,
+        cells: Cells,
+        absent: np.ndarray,
+        source: Source,
+        info: BackboneInfo,
+        plan: Plan,
+        blocks: Sequence[int],
+        features: np.ndarray | None,
+    ) -> None:
+        from sklearn_difffeat.extraction._devices import native_dtype, usable_device
+        from sklearn_difffeat.extraction._gather import gather
+        from sklearn_difffeat.extraction._job import Job
+        from sklearn_difffeat.extraction._store import FeatureStore
+
+        present = np.flatnonzero(~absent)
+        if not len(present):
+            return
+        store = None
+        if self.cache:
+            store = FeatureStore(None if self.cache is True else self.cache)
+        device = usable_device(self.device)
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = native_dtype(device) if self._modality == "image" else "float32"
+        job = Job(
+            source=source,
+            fingerprint=info.fingerprint,
+            device=device,
+            dtype=dtype,
+            reader=self._reader(info),
+            plan=plan,
+            blocks=tuple(blocks),
+            keep=store is not None,
+            batch_size=None if self.batch_size == "auto" else int(self.batch_size),
+        )
+        chosen: Cells = cells
+        if len(present) < len(cells):
+            chosen = [cells[i] for i in present.tolist()]
+        with self._progress(len(present)) as progress:
+            n_truncated = gather(
+                job,
+                chosen,
+                present,
+                store,
+                features,
+                n_jobs=self.n_jobs,
+                on_done=progress.update,
+            )
+        if n_truncated:
+            self._warn_truncated(n_truncated, len(present))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``b{block}_t{timestep}_{i}`` for every column.
@@ -246,17 +295,31 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"row {rows[0]} of X: the cell is missing ({cells[rows[0]]!r}), as in "
                 f"{len(rows)} of {len(cells)} rows; drop them, or set missing='nan'."
             )
-        for row in np.flatnonzero(~absent).tolist():
-            self._check_cell(cells[row], row)
+        if not self._are_plainly_good(cells):
+            for row in np.flatnonzero(~absent).tolist():
+                self._check_cell(cells[row], row)
         return absent
 
-    def _check_fingerprint(self, found: str) -> None:
-        if found != self.backbone_fingerprint_:
+    def _locate(self, options: dict[str, Any]) -> tuple[Source, BackboneInfo]:
+        from sklearn_difffeat.backbones import locate_backbone
+
+        source, info = locate_backbone(self.backbone, **options)
+        if info.modality != self._modality:
             raise ValueError(
-                f"backbone={self.backbone!r} is not the one this transformer was "
-                f"fitted with (found {found}, fitted with "
-                f"{self.backbone_fingerprint_}); restore that backbone or fit again."
+                f"backbone={info.name!r} is a model of {info.modality}s, not of "
+                f"{self._modality}s; use the transformer for {info.modality}s."
             )
+        return source, info
+
+    def _plan_for(self, info: BackboneInfo, block: Any, timestep: Any) -> Plan:
+        self._check_input_size(info)
+        return Plan(
+            blocks=resolve_blocks(block, info.n_blocks, info.name),
+            timesteps=resolve_timesteps(timestep, info.n_timesteps, info.name),
+            pooling=self._check_pooling(),
+            n_draws=int(self.n_draws),
+            seed=int(self.random_state),
+        )
 
     def _hub_options(self) -> dict[str, Any]:
         return {
@@ -264,16 +327,6 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             "local_files_only": self.local_files_only,
             "trust_remote_code": self.trust_remote_code,
         }
-
-    def _torch_dtype(self) -> Any:
-        import torch
-
-        return getattr(torch, "float32" if self.dtype == "auto" else self.dtype)
-
-    def _rows_per_batch(self, backbone: Backbone) -> int:
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return 32 if backbone.device.type == "cpu" else 128
 
     def _progress(self, n_rows: int) -> Any:
         from tqdm.auto import tqdm
@@ -291,36 +344,3 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
 
 def _is_scalar(value: Any) -> bool:
     return np.ndim(value) == 0
-
-
-def _usable_device(name: str | None) -> str:
-    """Return the device asked for, or the best one there is."""
-    import torch
-
-    if name is None:
-        return _best_device()
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        # A model fitted on a GPU has to predict where there is none.
-        known = name.partition(":")[0] in ("cuda", "mps", "xpu")
-        if not known:
-            raise ValueError(
-                f"device={name!r} is no torch device; use 'cpu', 'cuda', 'mps' or None."
-            ) from error
-        best = _best_device()
-        warnings.warn(
-            f"device={name!r} is not available here; {best!r} is used instead.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return best
-    return name
-
-
-def _best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

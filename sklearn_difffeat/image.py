@@ -4,19 +4,61 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from sklearn_difffeat._decode import check_image_cell, decode_image
+from sklearn_difffeat._cells import Cells, all_strings
+from sklearn_difffeat._decode import (
+    check_image_cell,
+    decode_image,
+    digest_image,
+    read_image,
+)
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+from sklearn_difffeat.extraction._reader import Prepared, Reader
 
 if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import BackboneInfo
-    from sklearn_difffeat.extraction import Plan
+    from sklearn_difffeat.backbones import Backbone, BackboneInfo
+
+
+@dataclass(frozen=True)
+class ImageReader(Reader):
+    """Cells to squares of pixels of a size."""
+
+    side: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"image_size": self.side}
+
+    def size(self, cell: Any) -> int:
+        return self.side
+
+    def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
+        return [
+            digest_image(*read_image(cell, row), self.side, row)
+            for cell, row in zip(cells, rows, strict=True)
+        ]
+
+    def prepare(
+        self,
+        backbone: Backbone,
+        cells: Cells,
+        rows: Sequence[int],
+        digests: Sequence[bytes],
+    ) -> Prepared:
+        pixels = np.empty((len(cells), self.side, self.side, 3), dtype=np.uint8)
+        unchanged = np.empty(len(cells), dtype=bool)
+        triples = zip(cells, rows, digests, strict=True)
+        for i, (cell, row, digest) in enumerate(triples):
+            content, shown = read_image(cell, row)
+            unchanged[i] = digest_image(content, shown, self.side, row) == digest
+            pixels[i] = decode_image(content, shown, self.side, row)
+        return Prepared(pixels, np.zeros(len(cells), dtype=bool), unchanged)
 
 
 class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
@@ -43,13 +85,20 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Over all tokens, or the mean in each of k x k cells of the picture.
     n_draws : int, default=1
         Noise draws averaged.
+    cache : True, str or path, default=None
+        Keep what a pass gives for a row, with all its blocks, so that no row passes
+        the model twice at a timestep: True in the memory of this process, a path in a
+        file that processes share and that stays. See :class:`FeatureStore`.
     batch_size : int or "auto", default="auto"
-        Rows a pass; "auto" is 32 on a CPU and 128 elsewhere, and a batch that does not
-        fit in memory is halved.
+        Rows a pass; "auto" doubles it while rows per second rise. A batch that does
+        not fit in memory is halved.
     device : str, default=None
         A torch device; None takes CUDA, then MPS, then the CPU.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Precision of the model; "auto" is float32 on every device.
+        Precision of the model; "auto" is bfloat16 where the device computes in it
+        natively and float32 elsewhere.
+    n_jobs : int, default=None
+        joblib jobs over chunks of rows, through whatever joblib backend is active.
     image_size : int, default=None
         Side in pixels to which pictures are resized; None is the backbone's own.
     missing : {"error", "nan"}, default="error"
@@ -113,9 +162,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         timestep: int | str | Sequence[int | str] = "middle",
         pooling: str | tuple[str, int] = "mean",
         n_draws: int = 1,
+        cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
         device: str | None = None,
         dtype: str = "auto",
+        n_jobs: int | None = None,
         image_size: int | None = None,
         missing: str = "error",
         local_files_only: bool = False,
@@ -129,9 +180,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.timestep = timestep
         self.pooling = pooling
         self.n_draws = n_draws
+        self.cache = cache
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
+        self.n_jobs = n_jobs
         self.image_size = image_size
         self.missing = missing
         self.local_files_only = local_files_only
@@ -141,6 +194,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     def _check_cell(self, cell: Any, row: int) -> None:
         check_image_cell(cell, row)
+
+    def _are_plainly_good(self, cells: Cells) -> bool:
+        return isinstance(cells, np.ndarray) or all_strings(cells)
 
     def _check_input_size(self, info: BackboneInfo) -> None:
         size, step = self.image_size, info.input_step
@@ -172,18 +228,5 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             "integer k >= 1."
         )
 
-    def _extract(
-        self,
-        backbone: Any,
-        cells: Sequence[Any],
-        rows: np.ndarray,
-        plan: Plan,
-        counts: Counter[str],
-    ) -> np.ndarray:
-        from sklearn_difffeat.extraction import extract_image_features
-
-        size = self.image_size or backbone.info.input_size
-        pixels = np.stack([
-            decode_image(cell, size, row) for cell, row in zip(cells, rows, strict=True)
-        ])  # fmt: skip
-        return extract_image_features(backbone, pixels, plan)
+    def _reader(self, info: BackboneInfo) -> ImageReader:
+        return ImageReader(self.image_size or info.input_size)

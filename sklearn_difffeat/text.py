@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import numbers
 import os
 import warnings
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from sklearn_difffeat._cells import Cells
+from sklearn_difffeat._cells import Cells, all_strings
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+from sklearn_difffeat.backbones._base import TextBackbone
+from sklearn_difffeat.extraction._reader import Prepared, Reader
+from sklearn_difffeat.extraction._store import DIGEST_BYTES
 
 if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import BackboneInfo
-    from sklearn_difffeat.extraction import Plan
+    from sklearn_difffeat.backbones import Backbone, BackboneInfo
+
+
+def _encoded(text: str, row: int) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"row {row} of X: the text is not valid Unicode ({error}); decode it again "
+            "with errors='replace'."
+        ) from error
+
+
+@dataclass(frozen=True)
+class TextReader(Reader):
+    """Texts to tokens, at most a number of them."""
+
+    max_length: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
+
+    def size(self, cell: Any) -> int:
+        # About three characters a token, and two special ones.
+        return min(self.max_length, len(cell) // 3 + 2)
+
+    def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
+        blake2b = hashlib.blake2b
+        return [
+            blake2b(_encoded(cell, row), digest_size=DIGEST_BYTES).digest()
+            for cell, row in zip(cells, rows, strict=True)
+        ]
+
+    def prepare(
+        self,
+        backbone: Backbone,
+        cells: Cells,
+        rows: Sequence[int],
+        digests: Sequence[bytes],
+    ) -> Prepared:
+        assert isinstance(backbone, TextBackbone)
+        tokens = backbone.tokenize(list(cells), self.max_length)
+        truncated = np.zeros(len(cells), dtype=bool)
+        truncated[tokens.truncated] = True
+        return Prepared(tokens, truncated, np.ones(len(cells), dtype=bool))
+
+    def order(self, cells: Cells) -> np.ndarray:
+        # Texts of one length share a batch, so that little of it is padding.
+        lengths = np.fromiter(map(len, cells), dtype=int, count=len(cells))
+        return np.argsort(lengths, kind="stable")
 
 
 class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
@@ -44,13 +97,20 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Over the real tokens; padding and special tokens are ignored.
     n_draws : int, default=1
         Draws of the mask averaged.
+    cache : True, str or path, default=None
+        Keep what a pass gives for a row, with all its blocks, so that no row passes
+        the model twice at a timestep: True in the memory of this process, a path in a
+        file that processes share and that stays. See :class:`FeatureStore`.
     batch_size : int or "auto", default="auto"
-        Rows a pass; "auto" is 32 on a CPU and 128 elsewhere, and a batch that does not
-        fit in memory is halved.
+        Rows a pass; "auto" doubles it while rows per second rise. A batch that does
+        not fit in memory is halved.
     device : str, default=None
         A torch device; None takes CUDA, then MPS, then the CPU.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Precision of the model; "auto" is float32 on every device.
+        Precision of the model; "auto" is float32: padding of a batch would show in
+        the rounding of anything shorter.
+    n_jobs : int, default=None
+        joblib jobs over chunks of rows, through whatever joblib backend is active.
     max_length : int, default=None
         Most tokens of a text, special ones included; None is the backbone's own. One
         warning counts the rows that were cut.
@@ -105,9 +165,11 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         timestep: int | str | Sequence[int | str] = 0,
         pooling: str = "mean",
         n_draws: int = 1,
+        cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
         device: str | None = None,
         dtype: str = "auto",
+        n_jobs: int | None = None,
         max_length: int | None = None,
         missing: str = "error",
         local_files_only: bool = False,
@@ -121,9 +183,11 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.timestep = timestep
         self.pooling = pooling
         self.n_draws = n_draws
+        self.cache = cache
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
+        self.n_jobs = n_jobs
         self.max_length = max_length
         self.missing = missing
         self.local_files_only = local_files_only
@@ -138,13 +202,10 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 "pass str."
             )
         if not cell.isascii():
-            try:
-                cell.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"row {row} of X: the text is not valid Unicode ({error}); decode "
-                    "it again with errors='replace'."
-                ) from error
+            _encoded(cell, row)
+
+    def _are_plainly_good(self, cells: Cells) -> bool:
+        return all_strings(cells) and all(map(str.isascii, cells))
 
     def _check_input_size(self, info: BackboneInfo) -> None:
         if self.max_length is not None and self.max_length > info.input_size:
@@ -160,36 +221,15 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             )
         return self.pooling
 
-    def _processing_order(self, cells: Cells, rows: np.ndarray) -> np.ndarray:
-        # Texts of one length share a batch, so that little of it is padding.
-        lengths = np.fromiter((len(cells[i]) for i in rows), dtype=int, count=len(rows))
-        return rows[np.argsort(lengths, kind="stable")]
+    def _reader(self, info: BackboneInfo) -> TextReader:
+        return TextReader(self.max_length or info.input_size)
 
-    def _warn(self, counts: Counter[str], n_rows: int) -> None:
-        n_truncated = counts["truncated"]
-        if n_truncated:
-            longest = self.max_length or self._info.input_size
-            warnings.warn(
-                f"{n_truncated} of {n_rows} texts are longer than the {longest} tokens "
-                "allowed and were cut; shorten them, raise max_length or choose a "
-                "backbone with more positions.",
-                UserWarning,
-                stacklevel=4,
-            )
-
-    def _extract(
-        self,
-        backbone: Any,
-        cells: Sequence[Any],
-        rows: np.ndarray,
-        plan: Plan,
-        counts: Counter[str],
-    ) -> np.ndarray:
-        from sklearn_difffeat.extraction import extract_text_features
-
-        length = self.max_length or backbone.info.input_size
-        with backbone.lock:
-            tokens = backbone.tokenize(cells, length)
-        features = extract_text_features(backbone, tokens, plan)
-        counts["truncated"] += len(tokens.truncated)
-        return features
+    def _warn_truncated(self, n_truncated: int, n_rows: int) -> None:
+        longest = self.max_length or self._info.input_size
+        warnings.warn(
+            f"{n_truncated} of {n_rows} texts are longer than the {longest} tokens "
+            "allowed and were cut; shorten them, raise max_length or choose a "
+            "backbone with more positions.",
+            UserWarning,
+            stacklevel=4,
+        )

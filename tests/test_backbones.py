@@ -66,7 +66,9 @@ def test_latent_dit_features_equal_those_of_a_plain_pass_with_hooks(dit_folder):
 
     from sklearn_difffeat.extraction._noise import gaussian_noise
 
-    transformer = ImageDiffusionFeatureTransformer(dit_folder, block=2, timestep=300)
+    transformer = ImageDiffusionFeatureTransformer(
+        dit_folder, block=2, timestep=300, dtype="float32"
+    )
     features = transformer.fit_transform(PICTURES)
 
     model = DiTTransformer2DModel.from_pretrained(dit_folder / "transformer").eval()

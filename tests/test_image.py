@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
-from sklearn_difffeat._decode import decode_image
+from sklearn_difffeat._decode import decode_image, read_image
 
 SIZE = 64
 
@@ -26,11 +26,15 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
+def decoded(cell):
+    return decode_image(*read_image(cell, 0), SIZE, 0)
+
+
 def test_path_bytes_image_array_and_dict_give_the_same_pixels(picture, tmp_path):
     path = tmp_path / "picture.png"
     picture.save(path)
     content = path.read_bytes()
-    expected = decode_image(picture, SIZE, 0)
+    expected = decode_image(picture, "it", SIZE, 0)
     assert expected.shape == (SIZE, SIZE, 3)
     assert expected.dtype == np.uint8
     cells = [
@@ -44,7 +48,7 @@ def test_path_bytes_image_array_and_dict_give_the_same_pixels(picture, tmp_path)
         {"bytes": None, "path": str(path)},
     ]
     for cell in cells:
-        np.testing.assert_array_equal(decode_image(cell, SIZE, 0), expected)
+        np.testing.assert_array_equal(decoded(cell), expected)
 
 
 def test_an_nhwc_array_is_a_column_of_pictures(clipart):
@@ -58,8 +62,8 @@ def test_an_nhwc_array_is_a_column_of_pictures(clipart):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB"])
 def test_opaque_modes_keep_the_picture(picture, mode):
     grey = mode in ("1", "L")
-    expected = decode_image(picture.convert("L") if grey else picture, SIZE, 0)
-    found = decode_image(picture.convert(mode), SIZE, 0)
+    expected = decode_image(picture.convert("L") if grey else picture, "it", SIZE, 0)
+    found = decode_image(picture.convert(mode), "it", SIZE, 0)
     difference = np.abs(found.astype(int) - expected).mean()
     assert difference < (90 if mode == "1" else 16)
 
@@ -69,7 +73,7 @@ def test_sixteen_bit_greys_are_scaled_not_clipped():
     image = Image.fromarray(ramp)
     assert image.mode == "I;16"
     for cell in (image, encoded(image), encoded(image, "TIFF"), ramp):
-        found = decode_image(cell, SIZE, 0)
+        found = decoded(cell)
         np.testing.assert_allclose(found[..., 0], ramp / 257, atol=1)
 
 
@@ -88,7 +92,7 @@ def test_transparency_is_put_on_white(mode):
         cell = encoded(image, transparency=(10, 20, 30))
     else:
         cell = image.convert(mode)
-    found = decode_image(cell, SIZE, 0)
+    found = decoded(cell)
     assert (found[-1] == 255).all()
     assert (found[0] < 255).any()
 
@@ -99,9 +103,9 @@ def test_exif_orientation_is_applied(picture):
     cell = encoded(picture, "JPEG", exif=exif, quality=95)
     plain = encoded(picture, "JPEG", quality=95)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(cell)))
-    expected = decode_image(upright.convert("RGB"), SIZE, 0)
-    np.testing.assert_array_equal(decode_image(cell, SIZE, 0), expected)
-    assert (decode_image(plain, SIZE, 0) != expected).any()
+    expected = decode_image(upright.convert("RGB"), "it", SIZE, 0)
+    np.testing.assert_array_equal(decoded(cell), expected)
+    assert (decode_image(plain, "it", SIZE, 0) != expected).any()
 
 
 def test_the_first_frame_of_an_animation_is_taken(picture):
@@ -109,9 +113,9 @@ def test_the_first_frame_of_an_animation_is_taken(picture):
     cell = encoded(picture, "GIF", save_all=True, append_images=[other])
     image = Image.open(io.BytesIO(cell))
     image.seek(1)
-    expected = decode_image(encoded(picture, "GIF"), SIZE, 0)
-    np.testing.assert_allclose(decode_image(cell, SIZE, 0), expected, atol=8)
-    np.testing.assert_allclose(decode_image(image, SIZE, 0), expected, atol=8)
+    expected = decode_image(encoded(picture, "GIF"), "it", SIZE, 0)
+    np.testing.assert_allclose(decoded(cell), expected, atol=8)
+    np.testing.assert_allclose(decode_image(image, "it", SIZE, 0), expected, atol=8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,7 +131,7 @@ def test_the_first_frame_of_an_animation_is_taken(picture):
     )
 )  # fmt: skip
 def test_any_picture_array_becomes_a_square_of_rgb(array):
-    found = decode_image(array, SIZE, 0)
+    found = decode_image(array, "it", SIZE, 0)
     assert found.shape == (SIZE, SIZE, 3)
     assert found.dtype == np.uint8
 
@@ -164,7 +168,7 @@ def test_a_file_cut_anywhere_is_an_error_that_names_its_row_or_decodes(picture, 
     n_errors = 0
     for length in range(1, len(content), max(1, len(content) // 60)):
         try:
-            decode_image(content[:length], SIZE, 5)
+            decode_image(content[:length], "it", SIZE, 5)
         except ValueError as error:
             assert str(error).startswith("row 5 of X: ")
             n_errors += 1
@@ -175,7 +179,7 @@ def test_too_large_a_picture_is_an_error_that_names_its_row(picture, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     content = encoded(picture)
     with pytest.raises(ValueError, match=r"row 0 of X: .* is too large"):
-        decode_image(content, SIZE, 0)
+        decode_image(content, "it", SIZE, 0)
 
 
 def test_the_callers_image_stays_at_its_frame(picture):
@@ -184,15 +188,15 @@ def test_the_callers_image_stays_at_its_frame(picture):
         io.BytesIO(encoded(picture, "GIF", save_all=True, append_images=[other]))
     )
     image.seek(1)
-    decode_image(image, SIZE, 0)
+    decode_image(image, "it", SIZE, 0)
     assert image.tell() == 1
 
 
 def test_32_bit_and_float_images_keep_their_brightness(picture):
     grey = Image.new("L", (SIZE, SIZE), 200)
-    assert (decode_image(grey.convert("I"), SIZE, 0) == 200).all()
+    assert (decode_image(grey.convert("I"), "it", SIZE, 0) == 200).all()
     half = Image.fromarray(np.full((SIZE, SIZE), 0.5, dtype=np.float32))
-    assert (decode_image(half, SIZE, 0) == 128).all()
+    assert (decode_image(half, "it", SIZE, 0) == 128).all()
 
 
 def test_file_that_is_no_image_is_named_with_its_row(tmp_path):

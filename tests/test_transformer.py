@@ -83,7 +83,7 @@ def test_a_list_of_blocks_and_timesteps_concatenates_single_ones(kind, column, c
 def test_all_blocks_of_a_timestep_come_from_one_pass(
     kind, column, clipart, pass_counter
 ):
-    cells = clipart[0][column][:10]
+    cells = clipart[0][column].drop_duplicates()[:10]
     kind(block=[1, 2, 3, 4], timestep=[0, 100], n_draws=3).fit_transform(cells)
     assert pass_counter["rows"] == 10 * (1 + 3)
     assert pass_counter["encoded"] in (0, 10)
@@ -98,13 +98,16 @@ def test_early_exit_gives_the_features_of_a_full_pass(kind, column, clipart):
 
 
 def test_blocks_behind_the_deepest_one_do_not_run(clipart, monkeypatch):
+    import torch
+
     from sklearn_difffeat.backbones import load_backbone, locate_backbone
+    from sklearn_difffeat.extraction._devices import native_dtype, usable_device
 
     transformer = ImageDiffusionFeatureTransformer(block=3).fit(clipart[0]["image"][:2])
     source, _ = locate_backbone("dit-tiny")
-    backbone = load_backbone(
-        source, device=transformer_device(), dtype=transformer._torch_dtype()
-    )
+    device = usable_device(None)
+    dtype = getattr(torch, native_dtype(device))
+    backbone = load_backbone(source, device=device, dtype=dtype)
     ran = []
     hooks = [
         stage.register_forward_hook(lambda *call, k=k: ran.append(k))
@@ -114,12 +117,6 @@ def test_blocks_behind_the_deepest_one_do_not_run(clipart, monkeypatch):
     for hook in hooks:
         hook.remove()
     assert max(ran) <= 3
-
-
-def transformer_device():
-    from sklearn_difffeat._transformer import _best_device
-
-    return _best_device()
 
 
 @BOTH
@@ -308,27 +305,30 @@ def test_batch_that_does_not_fit_in_memory_is_halved_not_lost(
 ):
     import torch
 
-    cells = clipart[0][column][:11]
-    expected = kind().fit_transform(cells)
-    extract, sizes = kind._extract, []
+    from sklearn_difffeat.extraction import _schedule
 
-    def starved(self, backbone, chosen, *rest):
-        sizes.append(len(chosen))
-        if len(chosen) > 3:
+    cells = clipart[0][column].drop_duplicates()[:11]
+    expected = kind(dtype="float32", timestep=[0, 9]).fit_transform(cells)
+    run_pass, sizes = _schedule.run_pass, []
+
+    def starved(backbone, inputs, plan, timestep, *rest):
+        sizes.append(len(getattr(inputs, "ids", inputs)))
+        if sizes[-1] > 3 and timestep:
             torch.empty(1 << 50)  # what the CPU's allocator says
-        return extract(self, backbone, chosen, *rest)
+        return run_pass(backbone, inputs, plan, timestep, *rest)
 
-    monkeypatch.setattr(kind, "_extract", starved)
-    found = kind(batch_size=8).fit_transform(cells)
+    monkeypatch.setattr(_schedule, "run_pass", starved)
+    transformer = kind(dtype="float32", timestep=[0, 9], batch_size=8)
+    found = transformer.fit_transform(cells)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
-    assert max(sizes) == 8
-    assert sum(size for size in sizes if size <= 3) == 11
+    # The pass that did fit is not run again, and no later batch is as large.
+    assert sizes == [8, 8, 4, 2, 2, 4, 2, 2, 3, 3]
 
-    def hopeless(self, *args):
+    def hopeless(*args):
         raise MemoryError
 
-    monkeypatch.setattr(kind, "_extract", hopeless)
-    with pytest.raises(MemoryError, match=r"row \d+ of X and the 0 of its batch"):
+    monkeypatch.setattr(_schedule, "run_pass", hopeless)
+    with pytest.raises(MemoryError, match=r"one row of X does not fit .* rows 0 to"):
         kind().fit_transform(cells)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
@@ -83,6 +85,10 @@ class Tokens:
     real: torch.Tensor
     truncated: list[int] = field(default_factory=list)
 
+    def __getitem__(self, rows: slice | np.ndarray) -> Tokens:
+        """Return the ids, attention and real tokens of some rows."""
+        return Tokens(self.ids[rows], self.attention[rows], self.real[rows])
+
 
 class Backbone(ABC):
     """A loaded model: its blocks as modules, and one way to run it.
@@ -121,13 +127,35 @@ class Backbone(ABC):
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> Backbone:
         """Load the weights, in ``.eval()`` mode and without gradients."""
 
+    @abstractmethod
+    def activation_bytes(self, size: int) -> int:
+        """Estimate the memory that a row takes where the model is widest.
+
+        ``size`` is the side of a picture in pixels, or the length of a text in tokens.
+        """
+
+    def _block_bytes(self, n_tokens: int) -> int:
+        # Of a Transformer's block: states, queries, keys, values, and the hidden
+        # layer, which is four times as wide, before and after its nonlinearity.
+        return 16 * n_tokens * self.info.width * self.dtype.itemsize
+
     def hidden_states(self, output: Any) -> torch.Tensor:
         """Return the (n, tokens, width) hidden states in a stage's output."""
         return output[0] if isinstance(output, tuple) else output
 
 
 class ImageBackbone(Backbone):
-    """A model of pictures: pixels to latents, latents to hidden states."""
+    """A model of pictures: pixels to latents, latents to hidden states.
+
+    Attributes
+    ----------
+    latent_channels : int
+    has_encoder : bool
+        Whether latents come from an encoder, so that keeping them saves work.
+    """
+
+    latent_channels: int
+    has_encoder: bool
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:

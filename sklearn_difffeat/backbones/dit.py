@@ -61,6 +61,8 @@ class DiTBackbone(ImageBackbone):
         self.transformer = transformer
         self.scheduler = scheduler
         self.vae = vae
+        self.has_encoder = vae is not None
+        self.latent_channels = transformer.config.in_channels
         # The row after the last class is what classifier-free guidance drops to.
         self.null_class = transformer.config.num_embeds_ada_norm
 
@@ -107,8 +109,18 @@ class DiTBackbone(ImageBackbone):
         if vae is not None:
             # Features need no decoder: half of the VAE's memory.
             vae.decoder = None
+            if dtype != torch.float32:
+                # Convolutions of half precision run faster so, those of float32 do not.
+                vae = vae.to(memory_format=torch.channels_last)
         transformer = part(DiTTransformer2DModel, "transformer")
         return cls(cls.describe(source), transformer, scheduler, vae)
+
+    def activation_bytes(self, size: int) -> int:
+        blocks = self._block_bytes((size // self.info.input_step) ** 2)
+        if self.vae is None:
+            return blocks
+        channels = self.vae.config.block_out_channels[0]
+        return max(blocks, 4 * size**2 * channels * self.dtype.itemsize)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.to(self.device)

@@ -7,6 +7,7 @@ tokens.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,8 @@ class MaskedLMBackbone(TextBackbone):
         super().__init__(info, [body.embeddings, *layers])
         self.model = body
         self.tokenizer = tokenizer
+        # Fast tokenizers set truncation and padding on themselves at each call.
+        self._tokenizer_lock = threading.Lock()
         self.mask_token_id = tokenizer.mask_token_id
 
     @classmethod
@@ -113,19 +116,23 @@ class MaskedLMBackbone(TextBackbone):
                 f"max_length={max_length} leaves no room for a word beside the "
                 f"{n_special} special tokens; choose at least {n_special + 1}."
             )
-        batch = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=max_length,
-            padding=True,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-        )
+        with self._tokenizer_lock:
+            batch = self.tokenizer(
+                list(texts),
+                truncation=True,
+                max_length=max_length,
+                padding=True,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            )
         encodings = batch.encodings or []
         truncated = [i for i, row in enumerate(encodings) if row.overflowing]
         real = ~batch["special_tokens_mask"].bool() & batch["attention_mask"].bool()
         ids, attention = batch["input_ids"], batch["attention_mask"]
         return Tokens(ids.to(self.device), attention.to(self.device), real, truncated)
+
+    def activation_bytes(self, size: int) -> int:
+        return self._block_bytes(size)
 
     def run(self, tokens: Tokens) -> Any:
         return self.model(input_ids=tokens.ids, attention_mask=tokens.attention)

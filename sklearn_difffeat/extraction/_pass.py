@@ -16,9 +16,13 @@ class _DeepestBlockReached(Exception):
 
 
 def hooked_pass(
-    backbone: Backbone, blocks: Iterable[int], run: Callable[[], Any]
+    backbone: Backbone,
+    blocks: Iterable[int],
+    *,
+    run: Callable[[], Any],
+    pool: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[int, torch.Tensor]:
-    """Run the model once and return the hidden states of the blocks asked for.
+    """Run the model once and return the pooled states of the blocks asked for.
 
     Parameters
     ----------
@@ -27,11 +31,14 @@ def hooked_pass(
         Block numbers; the modules behind the deepest one do not run.
     run : callable
         Starts the forward pass.
+    pool : callable
+        Pools hidden states (n, tokens, width) as soon as their block has run, so that
+        one block at a time is held unpooled.
 
     Returns
     -------
     dict of int to torch.Tensor
-        Hidden states (n, tokens, width) by block.
+        What ``pool`` returned, by block.
     """
     wanted = set(blocks)
     deepest = max(wanted)
@@ -39,7 +46,7 @@ def hooked_pass(
 
     def catch_as(block: int) -> Callable[..., None]:
         def catch(module: torch.nn.Module, args: Any, output: Any) -> None:
-            caught[block] = backbone.hidden_states(output)
+            caught[block] = pool(backbone.hidden_states(output))
             if block == deepest:
                 raise _DeepestBlockReached
 

@@ -23,6 +23,15 @@ class Plan:
     n_draws: int
     seed: int
 
+    @property
+    def passes(self) -> list[tuple[int, int]]:
+        """(timestep, draw) of each pass; a clean input has nothing to average."""
+        return [(t, draw) for t in self.timesteps for draw in range(self.draws_of(t))]
+
+    def draws_of(self, timestep: int) -> int:
+        """How many draws are averaged at a timestep."""
+        return self.n_draws if timestep else 1
+
     def n_pooled(self, width: int) -> int:
         """Channels that pooling leaves of one hidden state."""
         cells = self.pooling[1] ** 2 if isinstance(self.pooling, tuple) else 1

@@ -1,0 +1,108 @@
+"""How many rows go through the model at a time, and who prepares the next ones."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+# Beyond these, larger batches were no faster.
+CPU_BYTES = 512 * 2**20
+SHARE_OF_FREE_MEMORY = 0.5
+LARGEST = 128
+
+
+class BatchSizer:
+    """How many rows to run at a time: what a device holds, less where it did not.
+
+    The same rows get the same batches in every run, so that results are the same to
+    the last bit.
+
+    Parameters
+    ----------
+    device : torch.device
+    fixed : int, optional
+        Rows of every batch, unless memory runs out.
+    """
+
+    def __init__(self, device: torch.device, fixed: int | None = None) -> None:
+        self._fixed = fixed
+        self._largest = LARGEST if fixed is None else fixed
+        self._bytes = float(CPU_BYTES)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            self._bytes = SHARE_OF_FREE_MEMORY * free
+
+    def rows(self, row_bytes: int) -> int:
+        """Return the size of a batch whose rows take so many bytes each."""
+        if self._fixed is not None:
+            return self._largest
+        fitting = max(1, int(self._bytes / row_bytes))
+        return min(self._largest, 1 << (fitting.bit_length() - 1))
+
+    def ran_out_of_memory(self, n_rows: int) -> None:
+        """Stay with half of what did not fit."""
+        self._largest = max(1, n_rows // 2)
+
+
+def prefetched(
+    batches: Iterable[T], prepare: Callable[[T], Any]
+) -> Iterator[tuple[T, Any]]:
+    """Prepare batches in threads, while those before them are computed.
+
+    ``batches`` itself is drawn from in the caller's thread.
+    """
+    n_threads = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads, "difffeat-prepare") as pool:
+        waiting: deque[tuple[T, Any]] = deque()
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(prepare, batch)))
+                if len(waiting) > n_threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, CUDA or the CPU allocator (on Windows, Linux) ran short."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return any(text in str(error) for text in words)
+
+
+def split_on_out_of_memory(
+    compute: Callable[[slice], None], batch: slice, sizer: BatchSizer
+) -> None:
+    """Compute a batch; where memory runs out, halve it and try again.
+
+    Raises
+    ------
+    MemoryError or RuntimeError
+        When a single row does not fit; the error is that of the computation.
+    """
+    count = batch.stop - batch.start
+    try:
+        compute(batch)
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error) or count == 1:
+            raise
+    # Outside the handler: the traceback would keep the failed batch's tensors alive.
+    sizer.ran_out_of_memory(count)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = (batch.start + batch.stop) // 2
+    split_on_out_of_memory(compute, slice(batch.start, middle), sizer)
+    split_on_out_of_memory(compute, slice(middle, batch.stop), sizer)

@@ -1,0 +1,434 @@
+"""The feature store: what a pass gave for a row, kept for every later question."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sklearn_difffeat.extraction._store_file import StoreFile, open_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIGEST_BYTES = 16
+# Indexes kept in memory, one for each pass; about 200 bytes a row.
+MAX_INDEXES = 16
+POSITION_BITS = 20
+
+
+class Pass(NamedTuple):
+    """One run of the model over a row, and where its results belong."""
+
+    space: int
+    timestep: int
+    draw: int
+
+
+@dataclass
+class Chunk:
+    """What one pass gave for the rows of a batch.
+
+    Attributes
+    ----------
+    one : Pass
+    digests : list of bytes
+        The rows' contents, ``DIGEST_BYTES`` each.
+    truncated : ndarray of shape (n_rows,), bool
+        True where the input was cut.
+    lasting : ndarray of shape (n_rows,), bool
+        False where the row's content is no longer that of its digest: not to be kept.
+    values : dict of int to ndarray
+        By block, (n_rows, n_pooled) of float16 or float32.
+    """
+
+    one: Pass
+    digests: list[bytes]
+    truncated: np.ndarray
+    lasting: np.ndarray
+    values: dict[int, np.ndarray]
+
+    def compact(self, dtype: str) -> Chunk:
+        """Hold blocks in half precision where the model's own is no better.
+
+        Half precision errs by 2**-11 of a value, eight times less than bfloat16 does;
+        features of a float32 model are kept as they are.
+        """
+        if dtype == "float32":
+            return self
+        values = {block: _compact(array) for block, array in self.values.items()}
+        return replace(self, values=values)
+
+    def take(self, rows: np.ndarray) -> Chunk:
+        """Return some of the rows."""
+        return Chunk(
+            self.one,
+            [self.digests[i] for i in rows.tolist()],
+            self.truncated[rows],
+            self.lasting[rows],
+            {block: array[rows] for block, array in self.values.items()},
+        )
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """Round to float16, unless some values are too large or all too small for it."""
+    largest = np.abs(values).max(initial=0)
+    return values.astype(np.float16) if 1e-2 < largest < 65504 else values
+
+
+@dataclass
+class _Index:
+    """Where the rows of a pass lie: digest -> chunk and position in it."""
+
+    last: int = 0
+    removals: int = 0
+    places: dict[bytes, int] = field(default_factory=dict)
+    deepest: dict[int, int] = field(default_factory=dict)
+    truncated: set[bytes] = field(default_factory=set)
+
+    def add(self, chunk: int, deepest: int, digests: bytes, truncated: bytes) -> None:
+        self.deepest[chunk] = deepest
+        keys = [
+            digests[start : start + DIGEST_BYTES]
+            for start in range(0, len(digests), DIGEST_BYTES)
+        ]
+        for position, key in enumerate(keys):
+            known = self.places.get(key)
+            if known is None or self.deepest[known >> POSITION_BITS] < deepest:
+                self.places[key] = chunk << POSITION_BITS | position
+        if any(truncated):
+            self.truncated.update(k for k, t in zip(keys, truncated, strict=True) if t)
+        self.last = chunk
+
+    def find(self, digests: Sequence[bytes], deepest: int) -> np.ndarray:
+        """Return the places (n,) of rows known down to a block, -1 for others."""
+        get = self.places.get
+        count = len(digests)
+        places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
+        if self.deepest and min(self.deepest.values()) < deepest:
+            shallow = [c for c, depth in self.deepest.items() if depth < deepest]
+            places[np.isin(places >> POSITION_BITS, shallow)] = -1
+        return places
+
+
+class FeatureStore:
+    """Features that were computed, kept in a file or in memory.
+
+    ``cache=`` of the transformers names a store; this class looks into it. A row is
+    found by its content (a file's bytes, the pixels, or the text) together with the
+    backbone's fingerprint, input size, seed, precision and pooling. A pass is kept
+    with all the blocks that it went through, each in half precision unless its values
+    need more. Several processes and threads may read and fill one store at a time; a
+    process that is killed leaves it whole.
+
+    Parameters
+    ----------
+    path : str or path, default=None
+        File, made if there is none; None is the store in this process's memory, which
+        ``cache=True`` uses.
+    max_size : int, default=None
+        Bytes that the store may take; the oldest features give way to new ones. The
+        bound is part of the store: it holds for every process, until another is set.
+        None leaves it as it is, 0 lifts it.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, or no feature store of a version that this package
+        reads.
+    IsADirectoryError
+        When the path is a folder.
+    PermissionError
+        When the file cannot be made or written.
+
+    See Also
+    --------
+    DiffusionFeatureTransformer : Uses a store through its parameter ``cache``.
+
+    Notes
+    -----
+    The file is an SQLite database in write-ahead mode, so on a disk of this machine:
+    SQLite does not share such a file over a network file system.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
+    >>> texts = ["a red apple", "two birds"]
+    >>> Z = TextDiffusionFeatureTransformer(cache=True).fit_transform(texts)
+    >>> store = FeatureStore()
+    >>> store.describe()[["timestep", "blocks", "rows"]].values.tolist()
+    [[0, 7, 2]]
+    >>> store.clear()
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, max_size: int | None = None
+    ) -> None:
+        self.path = None if path is None else os.fspath(path)
+        file = self.file
+        if max_size is not None:
+            if max_size < 0:
+                raise ValueError(f"max_size={max_size} is negative; give bytes, or 0.")
+            with file.transaction() as connection:
+                connection.execute(
+                    "UPDATE setting SET value = ? WHERE name = 'max_size'",
+                    (int(max_size) or None,),
+                )
+                self._make_room(connection, 0)
+
+    @property
+    def file(self) -> StoreFile:
+        """This process's connection."""
+        return open_file(self.path)
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else repr(self.path)
+        return f"{type(self).__name__}({where})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+    @property
+    def max_size(self) -> int | None:
+        """Bytes that the store may take; None where there is no bound."""
+        with self.file.reading() as connection:
+            return _setting(connection, "max_size")
+
+    @property
+    def size(self) -> int:
+        """Bytes that the features take, with the store's own tables."""
+        with self.file.reading() as connection:
+            return _used(connection)
+
+    def describe(self) -> pd.DataFrame:
+        """Tell what is kept: one row for each backbone, setting and pass.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``kind`` ("features" or "latents"), ``backbone`` (its
+            fingerprint), ``settings`` (input size, seed, dtype, pooling), ``timestep``,
+            ``draw``, ``blocks`` (how many a row has), ``rows`` and ``bytes``.
+        """
+        import pandas as pd
+
+        with self.file.reading() as connection:
+            found = connection.execute(
+                "SELECT description, timestep, draw, deepest + 1, "
+                f"sum(length(digests)) / {DIGEST_BYTES}, sum((SELECT "
+                "sum(length(content)) FROM pooled WHERE pooled.chunk = chunk.id)) "
+                "FROM chunk JOIN space ON space.id = chunk.space "
+                "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+            ).fetchall()
+        rows = []
+        for description, *numbers in found:
+            settings = json.loads(description)
+            kind, backbone = settings.pop("kind"), settings.pop("backbone")
+            rows.append((kind, backbone, settings, *numbers))
+        names = ["timestep", "draw", "blocks", "rows", "bytes"]
+        return pd.DataFrame(rows, columns=["kind", "backbone", "settings", *names])
+
+    def clear(self) -> None:
+        """Forget every feature and give the space back."""
+        with self.file.transaction() as connection:
+            for table in ("pooled", "chunk", "space", "claim", "worker"):
+                connection.execute(f"DELETE FROM {table}")
+            _count_removal(connection)
+        with self.file.reading() as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def space(self, description: Mapping[str, Any]) -> int:
+        """Return the number of a backbone with its settings."""
+        text = json.dumps(description, sort_keys=True)
+        query = "SELECT id FROM space WHERE description = ?"
+        with self.file.reading() as connection:
+            found = connection.execute(query, (text,)).fetchone()
+        if found is None:
+            with self.file.transaction() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO space (description) VALUES (?)", (text,)
+                )
+                found = connection.execute(query, (text,)).fetchone()
+        return int(found[0])
+
+    def find(
+        self, one: Pass, digests: Sequence[bytes], deepest: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows are known down to a block.
+
+        Parameters
+        ----------
+        one : Pass
+        digests : sequence of bytes
+        deepest : int
+
+        Returns
+        -------
+        places : ndarray of shape (n,), int64
+            To be given to :meth:`read`; -1 where the row is not known.
+        truncated : ndarray of shape (n,), bool
+            Whose input was cut.
+        """
+        file = self.file
+        with file.reading() as connection:
+            index = _refreshed(file, connection, one)
+            places = index.find(digests, deepest)
+            truncated = np.zeros(len(digests), dtype=bool)
+            if index.truncated:
+                truncated[:] = [digest in index.truncated for digest in digests]
+            return places, truncated
+
+    def read(
+        self, places: np.ndarray, blocks: Sequence[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
+        """Read the blocks of the rows at some places, a chunk at a time.
+
+        Yields
+        ------
+        rows : ndarray of int
+            Where in ``places`` the rows of this chunk stand.
+        positions : ndarray of int
+            Where in the values they stand.
+        values : dict of int to ndarray
+            By block; read-only, float16 or float32.
+
+        Raises
+        ------
+        ValueError
+            When what the file holds is not what was written.
+        """
+        rows = np.argsort(places, kind="stable")
+        rows = rows[np.searchsorted(places[rows], 0) :]
+        chunks, positions = np.divmod(places[rows], 1 << POSITION_BITS)
+        starts = np.flatnonzero(np.diff(chunks, prepend=-1))
+        ends = np.append(starts[1:], len(rows))[: len(starts)]
+        query = (
+            "SELECT block, dtype, width, checksum, content FROM pooled "
+            f"WHERE chunk = ? AND block IN "
+            f"({', '.join(str(int(block)) for block in set(blocks))})"
+        )
+        file = self.file
+        numbers = chunks[starts].tolist()
+        for chunk, start, end in zip(numbers, starts, ends, strict=True):
+            with file.reading() as connection:
+                found = connection.execute(query, (chunk,)).fetchall()
+            # Fewer blocks: the chunk was removed after it was found.
+            if len(found) == len(set(blocks)):
+                values = {}
+                for block, dtype, width, checksum, content in found:
+                    place = chunk, block
+                    intact = place in file.verified or zlib.crc32(content) == checksum
+                    if not intact:
+                        raise ValueError(
+                            f"{file.name} is damaged (chunk {chunk}, block {block}); "
+                            "move the file away or clear the store, and its features "
+                            "will be computed anew."
+                        )
+                    file.verified.add(place)
+                    values[block] = np.frombuffer(content, dtype).reshape(-1, width)
+                yield rows[start:end], positions[start:end], values
+
+    def put(self, chunks: Sequence[Chunk]) -> None:
+        """Keep what passes gave, whole, or nothing of it.
+
+        Raises
+        ------
+        OSError
+            When the disk is full.
+        ValueError
+            When the chunks alone are larger than ``max_size``.
+        """
+        file = self.file
+        with file.transaction() as connection:
+            n_bytes = sum(a.nbytes for c in chunks for a in c.values.values())
+            self._make_room(connection, n_bytes)
+            for chunk in chunks:
+                one, deepest = chunk.one, max(chunk.values)
+                # Two processes may have computed a row, where one was taken for dead.
+                known = _refreshed(file, connection, one).find(chunk.digests, deepest)
+                new = np.flatnonzero((known < 0) & chunk.lasting)
+                if len(new):
+                    _insert(connection, chunk.take(new), deepest)
+                connection.executemany(
+                    "DELETE FROM claim WHERE space = ? AND timestep = ? AND draw = ? "
+                    "AND digest = ?",
+                    [(*one, digest) for digest in chunk.digests],
+                )
+
+    def _make_room(self, connection: sqlite3.Connection, n_bytes: int) -> None:
+        bound = _setting(connection, "max_size")
+        if bound is None:
+            return
+        if n_bytes > bound:
+            raise ValueError(
+                f"{self.file.name}: max_size={bound} is too small for the {n_bytes} "
+                "bytes of one batch; raise it, or set a smaller batch_size."
+            )
+        oldest = "SELECT id FROM chunk ORDER BY id LIMIT 1"
+        removed = False
+        while _used(connection) + n_bytes > bound:
+            found = connection.execute(oldest).fetchone()
+            if found is None:
+                break
+            connection.execute("DELETE FROM pooled WHERE chunk = ?", found)
+            connection.execute("DELETE FROM chunk WHERE id = ?", found)
+            removed = True
+        if removed:
+            _count_removal(connection)
+
+
+def _setting(connection: sqlite3.Connection, name: str) -> int | None:
+    query = "SELECT value FROM setting WHERE name = ?"
+    return connection.execute(query, (name,)).fetchone()[0]
+
+
+def _count_removal(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE setting SET value = value + 1 WHERE name = 'removals'")
+
+
+def _used(connection: sqlite3.Connection) -> int:
+    def number(pragma: str) -> int:
+        return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    return (number("page_count") - number("freelist_count")) * number("page_size")
+
+
+def _refreshed(file: StoreFile, connection: sqlite3.Connection, one: Pass) -> _Index:
+    """Return the index of a pass with what other processes have added since."""
+    removals = _setting(connection, "removals") or 0
+    index = file.indexes.get(one)
+    if index is None or index.removals != removals:
+        index = file.indexes[one] = _Index(removals=removals)
+    file.indexes.move_to_end(one)
+    while len(file.indexes) > MAX_INDEXES:
+        file.indexes.popitem(last=False)
+    for row in connection.execute(
+        "SELECT id, deepest, digests, truncated FROM chunk "
+        "WHERE space = ? AND timestep = ? AND draw = ? AND id > ? ORDER BY id",
+        (*one, index.last),
+    ):
+        index.add(*row)
+    return index
+
+
+def _insert(connection: sqlite3.Connection, chunk: Chunk, deepest: int) -> None:
+    digests, truncated = b"".join(chunk.digests), chunk.truncated.tobytes()
+    number = connection.execute(
+        "INSERT INTO chunk (space, timestep, draw, deepest, digests, truncated) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (*chunk.one, deepest, digests, truncated),
+    ).lastrowid
+    rows = []
+    for block, values in chunk.values.items():
+        content = values.tobytes()
+        checksum = zlib.crc32(content)
+        dtype = values.dtype.newbyteorder("<").str
+        rows.append((number, block, dtype, values.shape[1], checksum, content))
+    connection.executemany("INSERT INTO pooled VALUES (?, ?, ?, ?, ?, ?)", rows)
