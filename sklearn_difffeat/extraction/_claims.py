@@ -8,6 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ class Claims:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self.store.file.transaction() as connection:
+        # Where the store itself has failed, its error is the one to be seen.
+        quietly = suppress(OSError, ValueError) if error[0] else nullcontext()
+        with quietly, self.store.file.transaction() as connection:
             _dismiss(connection, self.worker)
 
     def take(

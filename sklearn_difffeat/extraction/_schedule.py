@@ -20,8 +20,8 @@ from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.extraction._reader import Prepared
 from sklearn_difffeat.extraction._store import Chunk, FeatureStore, Pass
 
-# How often to look whether another worker has finished a row that is waited for.
-POLL_SECONDS = 0.05
+# Seconds between two looks at what another worker is computing.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 
 @dataclass
@@ -65,6 +65,8 @@ class Extraction:
         self.features, self.on_done = features, on_done
         self.receive = receive or self.keep
         self.passes = job.passes(store)
+        # Enough for what is asked; what is computed may go deeper, to be kept.
+        self.deepest = max(job.plan.blocks)
 
     def keep(self, chosen: np.ndarray, column: int, chunk: Chunk) -> None:
         """Keep what a pass gave, in the store and in the features."""
@@ -85,7 +87,7 @@ class Extraction:
             digests = self.rows.digests
             if len(wanted) < len(digests):
                 digests = [digests[i] for i in wanted.tolist()]
-            places, truncated = self.store.find(one, digests, max(self.job.blocks))
+            places, truncated = self.store.find(one, digests, self.deepest)
             self.rows.truncated[wanted] |= truncated
             found = places >= 0
             if self.features is not None:
@@ -112,22 +114,27 @@ class Extraction:
         waiting = np.flatnonzero(self.rows.needed.any(axis=1))
         cells = [self.rows.cells[i] for i in waiting.tolist()]
         waiting = waiting[self.job.reader.order(cells)]
-        deepest = max(self.job.blocks)
         claims = (
             nullcontext()
             if self.store is None
-            else Claims(self.store, self.passes, self.latents, deepest)
+            else Claims(self.store, self.passes, self.latents, self.deepest)
         )
+        pause = SHORTEST_PAUSE
         with claims as held:
             while len(waiting):
                 later: list[np.ndarray] = []
                 batches = self._batches(waiting, held, later)
                 for batch, prepared in prefetched(batches, self._prepare):
                     self._compute(batch, prepared)
-                # Rows that another worker was computing, or gave back.
+                # Rows that another worker is computing, unless it gives them back.
                 n_before, waiting = len(waiting), np.concatenate([waiting[:0], *later])
-                if len(waiting) == n_before:
-                    time.sleep(POLL_SECONDS)
+                if len(waiting) < n_before:
+                    pause = SHORTEST_PAUSE
+                else:
+                    time.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                    self.collect(waiting)
+                    waiting = waiting[self.rows.needed[waiting].any(axis=1)]
 
     def _batches(
         self, order: np.ndarray, claims: Claims | None, later: list[np.ndarray]

@@ -170,7 +170,8 @@ class FeatureStore:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, max_size: int | None = None
     ) -> None:
-        self.path = None if path is None else os.fspath(path)
+        # Whole, since a worker may stand in another folder.
+        self.path = None if path is None else os.path.abspath(os.fspath(path))
         file = self.file
         if max_size is not None:
             if max_size < 0:

@@ -17,6 +17,7 @@ from typing import Any
 APPLICATION_ID = 0x44464654
 VERSION = 1
 PAGE_BYTES = 65536
+LOG_PAGES = 256
 BUSY_SECONDS = 120
 SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER);
@@ -72,6 +73,7 @@ class StoreFile:
             _retry_while_locked(lambda: execute("PRAGMA journal_mode = WAL"))
         # A power cut may lose the last seconds, a killed process nothing.
         execute("PRAGMA synchronous = NORMAL")
+        execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
             if not execute("PRAGMA application_id").fetchone()[0]:
                 for statement in SCHEMA.split(";"):
@@ -210,6 +212,10 @@ def open_file(path: str | None) -> StoreFile:
                 errno.EISDIR,
                 f"cache={path!r} is a folder; name a file in it, such as "
                 f"{str(Path(text, 'features.db'))!r}",
+            )
+        if text and not os.path.isdir(os.path.dirname(text)):
+            raise FileNotFoundError(
+                errno.ENOENT, f"cache={path!r}: its folder does not exist; make it"
             )
         if file is not None:
             # The file was deleted or replaced under the connection.
