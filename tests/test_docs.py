@@ -19,7 +19,8 @@ def blocks():
 
 
 @pytest.mark.parametrize("code", list(blocks()))
-def test_code_of_the_documentation_runs(code):
+def test_code_of_the_documentation_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {})
 
 

@@ -79,6 +79,8 @@ def save_dit(folder, transformer, vae=None, dtype="float32"):
     if vae:
         parts["vae"] = AutoencoderKL, vae
     for name, (kind, configuration) in parts.items():
-        model = kind(**configuration).to(getattr(torch, dtype))
+        model = kind(**configuration)
+        # diffusers' own ``to`` warns of layers to keep in float32; these have none.
+        torch.nn.Module.to(model, getattr(torch, dtype))
         model.save_pretrained(Path(folder, name))
     return folder

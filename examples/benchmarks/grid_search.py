@@ -113,7 +113,7 @@ def report(n_rows, places):
         f"Grid search over {blocks} blocks x {timesteps} timesteps x {heads} C, "
         f"{folds} folds, {len(X):,} images, {Y.shape[1]} labels, `dit-tiny`:"
     )
-    say(about)
+    say(f"  grid search, {len(X):,} images")
     warnings.filterwarnings("ignore", message=".*labels are constant in y")
     print_table(about, compare(X, Y, places))
 
