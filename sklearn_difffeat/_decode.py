@@ -110,6 +110,8 @@ def decode_image(content: Any, shown: str, size: int, row: int) -> np.ndarray:
         When a file cannot be decoded or an array is no picture.
     """
     if isinstance(content, np.ndarray):
+        if content.dtype == np.uint8 and content.shape == (size, size, 3):
+            return content
         return _resize(_to_rgb(_image_of_array(content, row), row), size)
     if isinstance(content, Image.Image):
         return _decode(lambda: _first_frame(content), size, row, shown)

@@ -52,11 +52,13 @@ class ImageReader(Reader):
         digests: Sequence[bytes],
     ) -> Prepared:
         pixels = np.empty((len(cells), self.side, self.side, 3), dtype=np.uint8)
-        unchanged = np.empty(len(cells), dtype=bool)
+        unchanged = np.ones(len(cells), dtype=bool)
         triples = zip(cells, rows, digests, strict=True)
         for i, (cell, row, digest) in enumerate(triples):
             content, shown = read_image(cell, row)
-            unchanged[i] = digest_image(content, shown, self.side, row) == digest
+            if content is not cell:
+                # A file may have changed since it was looked up.
+                unchanged[i] = digest_image(content, shown, self.side, row) == digest
             pixels[i] = decode_image(content, shown, self.side, row)
         return Prepared(pixels, np.zeros(len(cells), dtype=bool), unchanged)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.extraction import _schedule
 
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 BOTH = pytest.mark.parametrize(
     ("kind", "column"),
     [
@@ -313,6 +315,58 @@ def test_a_bounded_store_gives_right_features_whatever_it_forgets(cells, tmp_pat
         found = cached.transform(X)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     assert store.describe()["rows"].sum() < 120
+
+
+SEARCH = """
+import sys
+import joblib
+from counting import CountedImageTransformer, counting
+from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+
+X, y = joblib.load("job.joblib")
+model = make_pipeline(CountedImageTransformer(cache="features.db"), RidgeClassifier())
+grid = {
+    "countedimagetransformer__block": [2, 4, 8],
+    "countedimagetransformer__timestep": [50, 200],
+}
+for _ in range(2):
+    with counting() as counts:
+        search = GridSearchCV(model, grid, cv=5, n_jobs=2, error_score="raise")
+        search.fit(X, y)
+        print(*counts())
+"""
+
+
+def test_two_processes_of_a_search_pass_each_row_once(cells, tmp_path):
+    X = list(cells("image", 40))
+    joblib.dump((X, np.arange(40) % 2), tmp_path / "job.joblib")
+    found = subprocess.run(
+        [sys.executable, "-c", SEARCH],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert found.returncode == 0, found.stderr
+    (first, loads), (second, none) = map(str.split, found.stdout.splitlines())
+    assert int(first) == 40 * 2
+    # The parent refits from the store.
+    assert int(loads) <= 2
+    assert second == none == "0"
+
+
+def test_one_store_takes_two_passes_of_a_row_when_only_the_first_was_shallow(
+    cells, cache, pass_counter
+):
+    X = list(cells("text", 3))
+    transformer = TextDiffusionFeatureTransformer(cache=cache)
+    transformer.precompute(X, blocks=2)
+    for _ in range(2):
+        transformer.fit_transform(X)
+    assert pass_counter["rows"] == 6
 
 
 # Forks two writers for each line read, and says their process numbers.
