@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sklearn_difffeat._cells import is_missing
-from sklearn_difffeat.extraction._store import DIGEST_BYTES
+from sklearn_difffeat.extraction._chunk import DIGEST_BYTES
 
 KINDS = (
     "a path, bytes, PIL image, (height, width, channels) array, or a dict with 'bytes' "

@@ -16,8 +16,8 @@ from sklearn.utils._param_validation import Interval
 from sklearn_difffeat._cells import Cells, all_strings
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.backbones._base import TextBackbone
+from sklearn_difffeat.extraction._chunk import DIGEST_BYTES
 from sklearn_difffeat.extraction._reader import Prepared, Reader
-from sklearn_difffeat.extraction._store import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import Backbone, BackboneInfo

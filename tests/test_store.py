@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sklearn_difffeat import FeatureStore
+from sklearn_difffeat.extraction._chunk import Chunk, Pass
 from sklearn_difffeat.extraction._claims import Claims
-from sklearn_difffeat.extraction._store import Chunk, Pass
 from sklearn_difffeat.extraction._store_file import open_file
 
 WIDTH = 6

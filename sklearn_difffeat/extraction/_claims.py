@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sklearn_difffeat.extraction._store import FeatureStore, Pass
+from sklearn_difffeat.extraction._chunk import Pass
+from sklearn_difffeat.extraction._store import FeatureStore
 
 # After so long a silence a worker of another machine, or one whose process cannot be
 # looked up, is taken for dead. A wrong guess costs a second pass, never a wrong value.

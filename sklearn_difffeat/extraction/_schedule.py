@@ -13,12 +13,13 @@ import torch
 
 from sklearn_difffeat.backbones._base import ImageBackbone
 from sklearn_difffeat.extraction._batches import prefetched, split_on_out_of_memory
+from sklearn_difffeat.extraction._chunk import Chunk, Pass
 from sklearn_difffeat.extraction._claims import Claims
 from sklearn_difffeat.extraction._engine import encode_pixels, run_pass
 from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.extraction._reader import Prepared
-from sklearn_difffeat.extraction._store import Chunk, FeatureStore, Pass
+from sklearn_difffeat.extraction._store import FeatureStore
 
 # Seconds between two looks at what another worker is computing.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0

@@ -7,114 +7,24 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sklearn_difffeat.extraction._chunk import (
+    DIGEST_BYTES,
+    POSITION_BITS,
+    Chunk,
+    Index,
+    Pass,
+)
 from sklearn_difffeat.extraction._store_file import StoreFile, open_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DIGEST_BYTES = 16
 # Indexes kept in memory, one for each pass; about 200 bytes a row.
 MAX_INDEXES = 16
-POSITION_BITS = 20
-
-
-class Pass(NamedTuple):
-    """One run of the model over a row, and where its results belong."""
-
-    space: int
-    timestep: int
-    draw: int
-
-
-@dataclass
-class Chunk:
-    """What one pass gave for the rows of a batch.
-
-    Attributes
-    ----------
-    one : Pass
-    digests : list of bytes
-        The rows' contents, ``DIGEST_BYTES`` each.
-    truncated : ndarray of shape (n_rows,), bool
-        True where the input was cut.
-    lasting : ndarray of shape (n_rows,), bool
-        False where the row's content is no longer that of its digest: not to be kept.
-    values : dict of int to ndarray
-        By block, (n_rows, n_pooled) of float16 or float32.
-    """
-
-    one: Pass
-    digests: list[bytes]
-    truncated: np.ndarray
-    lasting: np.ndarray
-    values: dict[int, np.ndarray]
-
-    def compact(self, dtype: str) -> Chunk:
-        """Hold blocks in half precision where the model's own is no better.
-
-        Half precision errs by 2**-11 of a value, eight times less than bfloat16 does;
-        features of a float32 model are kept as they are.
-        """
-        if dtype == "float32":
-            return self
-        values = {block: _compact(array) for block, array in self.values.items()}
-        return replace(self, values=values)
-
-    def take(self, rows: np.ndarray) -> Chunk:
-        """Return some of the rows."""
-        return Chunk(
-            self.one,
-            [self.digests[i] for i in rows.tolist()],
-            self.truncated[rows],
-            self.lasting[rows],
-            {block: array[rows] for block, array in self.values.items()},
-        )
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    """Round to float16, unless some values are too large or all too small for it."""
-    largest = np.abs(values).max(initial=0)
-    return values.astype(np.float16) if 1e-2 < largest < 65504 else values
-
-
-@dataclass
-class _Index:
-    """Where the rows of a pass lie: digest -> chunk and position in it."""
-
-    last: int = 0
-    removals: int = 0
-    places: dict[bytes, int] = field(default_factory=dict)
-    deepest: dict[int, int] = field(default_factory=dict)
-    truncated: set[bytes] = field(default_factory=set)
-
-    def add(self, chunk: int, deepest: int, digests: bytes, truncated: bytes) -> None:
-        self.deepest[chunk] = deepest
-        keys = [
-            digests[start : start + DIGEST_BYTES]
-            for start in range(0, len(digests), DIGEST_BYTES)
-        ]
-        for position, key in enumerate(keys):
-            known = self.places.get(key)
-            if known is None or self.deepest[known >> POSITION_BITS] < deepest:
-                self.places[key] = chunk << POSITION_BITS | position
-        if any(truncated):
-            self.truncated.update(k for k, t in zip(keys, truncated, strict=True) if t)
-        self.last = chunk
-
-    def find(self, digests: Sequence[bytes], deepest: int) -> np.ndarray:
-        """Return the places (n,) of rows known down to a block, -1 for others."""
-        get = self.places.get
-        count = len(digests)
-        places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
-        if self.deepest and min(self.deepest.values()) < deepest:
-            shallow = [c for c, depth in self.deepest.items() if depth < deepest]
-            places[np.isin(places >> POSITION_BITS, shallow)] = -1
-        return places
 
 
 class FeatureStore:
@@ -401,12 +311,12 @@ def _used(connection: sqlite3.Connection) -> int:
     return (number("page_count") - number("freelist_count")) * number("page_size")
 
 
-def _refreshed(file: StoreFile, connection: sqlite3.Connection, one: Pass) -> _Index:
+def _refreshed(file: StoreFile, connection: sqlite3.Connection, one: Pass) -> Index:
     """Return the index of a pass with what other processes have added since."""
     removals = _setting(connection, "removals") or 0
     index = file.indexes.get(one)
     if index is None or index.removals != removals:
-        index = file.indexes[one] = _Index(removals=removals)
+        index = file.indexes[one] = Index(removals=removals)
     file.indexes.move_to_end(one)
     while len(file.indexes) > MAX_INDEXES:
         file.indexes.popitem(last=False)

@@ -1,0 +1,106 @@
+"""What a pass gives for the rows of a batch, and where such chunks lie in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+DIGEST_BYTES = 16
+POSITION_BITS = 20
+
+
+class Pass(NamedTuple):
+    """One run of the model over a row, and where its results belong."""
+
+    space: int
+    timestep: int
+    draw: int
+
+
+@dataclass
+class Chunk:
+    """What one pass gave for the rows of a batch.
+
+    Attributes
+    ----------
+    one : Pass
+    digests : list of bytes
+        The rows' contents, ``DIGEST_BYTES`` each.
+    truncated : ndarray of shape (n_rows,), bool
+        True where the input was cut.
+    lasting : ndarray of shape (n_rows,), bool
+        False where the row's content is no longer that of its digest: not to be kept.
+    values : dict of int to ndarray
+        By block, (n_rows, n_pooled) of float16 or float32.
+    """
+
+    one: Pass
+    digests: list[bytes]
+    truncated: np.ndarray
+    lasting: np.ndarray
+    values: dict[int, np.ndarray]
+
+    def compact(self, dtype: str) -> Chunk:
+        """Hold blocks in half precision where the model's own is no better.
+
+        Half precision errs by 2**-11 of a value, eight times less than bfloat16 does;
+        features of a float32 model are kept as they are.
+        """
+        if dtype == "float32":
+            return self
+        values = {block: _compact(array) for block, array in self.values.items()}
+        return replace(self, values=values)
+
+    def take(self, rows: np.ndarray) -> Chunk:
+        """Return some of the rows."""
+        return Chunk(
+            self.one,
+            [self.digests[i] for i in rows.tolist()],
+            self.truncated[rows],
+            self.lasting[rows],
+            {block: array[rows] for block, array in self.values.items()},
+        )
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """Round to float16, unless some values are too large or all too small for it."""
+    largest = np.abs(values).max(initial=0)
+    return values.astype(np.float16) if 1e-2 < largest < 65504 else values
+
+
+@dataclass
+class Index:
+    """Where the rows of a pass lie: digest -> chunk and position in it."""
+
+    last: int = 0
+    removals: int = 0
+    places: dict[bytes, int] = field(default_factory=dict)
+    deepest: dict[int, int] = field(default_factory=dict)
+    truncated: set[bytes] = field(default_factory=set)
+
+    def add(self, chunk: int, deepest: int, digests: bytes, truncated: bytes) -> None:
+        self.deepest[chunk] = deepest
+        keys = [
+            digests[start : start + DIGEST_BYTES]
+            for start in range(0, len(digests), DIGEST_BYTES)
+        ]
+        for position, key in enumerate(keys):
+            known = self.places.get(key)
+            if known is None or self.deepest[known >> POSITION_BITS] < deepest:
+                self.places[key] = chunk << POSITION_BITS | position
+        if any(truncated):
+            self.truncated.update(k for k, t in zip(keys, truncated, strict=True) if t)
+        self.last = chunk
+
+    def find(self, digests: Sequence[bytes], deepest: int) -> np.ndarray:
+        """Return the places (n,) of rows known down to a block, -1 for others."""
+        get = self.places.get
+        count = len(digests)
+        places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
+        if self.deepest and min(self.deepest.values()) < deepest:
+            shallow = [c for c, depth in self.deepest.items() if depth < deepest]
+            places[np.isin(places >> POSITION_BITS, shallow)] = -1
+        return places
