@@ -49,10 +49,8 @@ class TextReader(Reader):
 
     def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
         blake2b = hashlib.blake2b
-        return [
-            blake2b(_encoded(cell, row), digest_size=DIGEST_BYTES).digest()
-            for cell, row in zip(cells, rows, strict=True)
-        ]
+        encoded = map(_encoded, cells, rows)
+        return [blake2b(e, digest_size=DIGEST_BYTES).digest() for e in encoded]
 
     def prepare(
         self,

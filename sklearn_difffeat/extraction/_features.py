@@ -56,11 +56,10 @@ class Features:
         at = plan.timesteps.index(one.timestep)
         n_draws = plan.draws_of(one.timestep)
         rows = self.rows[chosen]
-        where: slice | np.ndarray = rows
-        if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-            where = slice(int(rows[0]), int(rows[-1]) + 1)
+        where = _as_slice(rows)
+        taken = slice(None) if positions is None else _as_slice(positions)
         for number, block in enumerate(plan.blocks):
-            share = values[block] if positions is None else values[block][positions]
+            share = values[block][taken]
             start = (number * len(plan.timesteps) + at) * share.shape[1]
             columns = slice(start, start + share.shape[1])
             share = as_float32(share)
@@ -70,6 +69,13 @@ class Features:
                 self.values[where, columns] = share
 
 
+def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
+    """Return a run of numbers as a slice, which spares a copy."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    is_run = last - first == len(numbers) - 1 and bool((np.diff(numbers) == 1).all())
+    return slice(first, last + 1) if is_run else numbers
+
+
 def as_float32(values: np.ndarray) -> np.ndarray:
     """Convert float16 several times faster than NumPy does."""
     if values.dtype != np.float16:
@@ -77,7 +83,9 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     # Parts this small stay in one thread: starting more costs more than it brings.
     step = max(1, ONE_THREAD // values.shape[1])
     found = np.empty(values.shape, dtype=np.float32)
-    target, source = torch.from_numpy(found), torch.from_numpy(values)
+    target = torch.from_numpy(found)
     for start in range(0, len(values), step):
-        target[start : start + step] = source[start : start + step]
+        # A copy: torch warns of arrays that it may not write to.
+        part = torch.from_numpy(values[start : start + step].copy())
+        target[start : start + step] = part
     return found
