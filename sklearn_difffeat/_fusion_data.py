@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sklearn_difffeat._fusion_solver import weighted_counts
+from sklearn_difffeat._fusion_loss import weighted_counts
 from sklearn_difffeat._modalities import Columns
 
 _CHUNK_ENTRIES = 1 << 20
