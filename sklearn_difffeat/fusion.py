@@ -108,16 +108,16 @@ class FusionClassifier(FusedPrediction):
     A row whose columns of one modality are all NaN does not have that modality: it
     contributes nothing there, in fit and in prediction.
 
-    ``predict`` calls a label present where its probability is at least 0.5. For other
-    thresholds compare ``decision_function(X)`` or ``predict_proba(X)`` with one
-    number per label, chosen on held-out rows, for example with
-    :func:`~sklearn.metrics.precision_recall_curve`;
-    :class:`~sklearn.model_selection.TunedThresholdClassifierCV` takes binary y only.
+    ``predict`` calls a label present where its probability is at least 0.5.
+    :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
 
     A label that is constant in y is predicted constant, with the probability that
     half a row of the other kind would leave.
 
-    Beyond ``min(n_features, n_outputs)`` more `fusion_dim` adds columns of zeros.
+    The problem with `fusion_dim` starts from the directions in which the solution
+    without it keeps most of its logits. A narrow one is not convex: no step is uphill,
+    but another start may end lower. Beyond ``min(n_features, n_outputs)`` more
+    `fusion_dim` adds columns of zeros.
 
     References
     ----------
