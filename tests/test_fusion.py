@@ -12,6 +12,7 @@ from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -104,6 +105,23 @@ def test_shared_directions_predict_better_when_labels_share_them():
         return (np.logaddexp(0, F) - Y[test] * F).mean()
 
     assert error(shared) < error(full)
+
+
+@pytest.mark.parametrize("fusion_dim", [1, 5, 8])
+def test_the_factorised_objective_matches_a_linear_network(fusion_dim):
+    X, Y = make_multilabel(L=8)
+    Z = StandardScaler().fit_transform(X)
+    C, n = 0.5, len(X)
+    network = MLPClassifier(
+        (fusion_dim,), activation="identity", solver="lbfgs", alpha=1 / C,
+        max_iter=5000, tol=1e-10, random_state=0,
+    ).fit(Z, Y)  # fmt: skip
+    model = FusionClassifier(fusion_dim=fusion_dim, C=C).fit(X, Y)
+    F = model.decision_function(X)
+    squares = sum((P**2).sum() for P in [*model.projections_.values(), model.heads_])
+    found = (np.logaddexp(0, F) - Y * F).sum() + 0.5 * squares / C
+    assert found <= n * network.loss_ * (1 + 1e-6)
+    assert_allclose(model.predict_proba(X), network.predict_proba(Z), atol=5e-3)
 
 
 @pytest.mark.parametrize("fusion_dim", [None, 3, 20])

@@ -45,6 +45,22 @@ def test_bad_features_are_an_error_in_prediction_too():
     "y, params, message",
     [
         (np.zeros(300), {}, "contains only one class"),
+        (np.zeros(299), {}, "inconsistent numbers of samples"),
+        (np.eye(300, 4, dtype=int) * 2 - 1, {}, "values other than 0 and 1"),
+        (np.full((300, 2), 0.5), {}, "Unknown label type"),
+        (np.eye(300, 4, dtype=int), {"C": 0}, "'C' parameter.*must be a float"),
+        (np.eye(300, 4, dtype=int), {"C": -1.0}, "'C' parameter.*must be a float"),
+        (np.eye(300, 4, dtype=int), {"C": np.nan}, "'C' parameter.*must be a float"),
+        (
+            np.eye(300, 4, dtype=int),
+            {"modalities": {"a": slice(0, 13)}},
+            "outside X, which has 12 columns",
+        ),
+        (
+            np.eye(300, 4, dtype=int),
+            {"modalities": {"a": slice(0, 7), "b": slice(6, 12)}},
+            "overlaps modalities",
+        ),
         (np.linspace(0, 1, 300), {}, "Unknown label type"),
         (np.arange(600).reshape(300, 2) % 3, {}, "Multioutput target data"),
         (2 * np.eye(300, 4, dtype=int), {}, "values other than 0 and 1"),
@@ -207,3 +223,43 @@ def test_a_sparse_indicator_gives_a_sparse_prediction():
     dense = FusionClassifier().fit(X, Y)
     assert_array_equal(model.predict(X).toarray(), dense.predict(X))
     assert_array_equal(model.classes_, np.arange(5))
+
+
+def test_one_row_is_one_class_or_constant_labels():
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        FusionClassifier().fit([[1.0, 2.0]], [1])
+    with pytest.warns(UserWarning, match="2 of the 2 labels are constant"):
+        model = FusionClassifier().fit([[1.0, 2.0]], [[0, 1]])
+    assert_array_equal(model.predict([[0.0, 9.0]]), [[0, 1]])
+
+
+@pytest.mark.parametrize("X", [np.empty((0, 3)), np.empty((4, 0))])
+def test_no_rows_or_no_columns_are_an_error(X):
+    with pytest.raises(ValueError, match=r"Found array with 0 (sample|feature)\(s\)"):
+        FusionClassifier().fit(X, np.zeros((len(X), 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.uint8])
+def test_other_dtypes_are_computed_in_double_precision(dtype):
+    X, Y = make_multilabel()
+    X = X.clip(0, 100).astype(dtype)
+    model = FusionClassifier().fit(X, Y)
+    double = FusionClassifier().fit(X.astype(np.float64), Y)
+    assert_array_equal(model.coef_, double.coef_)
+
+
+def test_the_memory_layout_of_the_features_does_not_matter():
+    X, Y = make_multilabel()
+    plain = FusionClassifier().fit(X, Y)
+    odd = FusionClassifier().fit(np.asfortranarray(X), np.asfortranarray(Y))
+    strided = FusionClassifier().fit(np.repeat(X, 2, axis=1)[:, ::2], Y)
+    assert_array_equal(plain.coef_, odd.coef_)
+    assert_array_equal(plain.coef_, strided.coef_)
+
+
+def test_frames_of_labels_are_taken():
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    X, Y = make_multilabel()
+    plain = FusionClassifier().fit(X, Y)
+    for frame in (pandas.DataFrame(Y), polars.DataFrame(Y)):
+        assert_array_equal(FusionClassifier().fit(X, frame).coef_, plain.coef_)
