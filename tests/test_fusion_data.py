@@ -48,6 +48,8 @@ def test_bad_features_are_an_error_in_prediction_too():
         (np.zeros(299), {}, "inconsistent numbers of samples"),
         (np.eye(300, 4, dtype=int) * 2 - 1, {}, "values other than 0 and 1"),
         (np.full((300, 2), 0.5), {}, "Unknown label type"),
+        (np.eye(300, 4, dtype=int), {"class_weight": {1: -2}}, "class_weight holds -2"),
+        (np.arange(300) % 3, {"class_weight": {1: np.nan}}, "class_weight holds nan"),
         (np.eye(300, 4, dtype=int), {"C": 0}, "'C' parameter.*must be a float"),
         (np.eye(300, 4, dtype=int), {"C": -1.0}, "'C' parameter.*must be a float"),
         (np.eye(300, 4, dtype=int), {"C": np.nan}, "'C' parameter.*must be a float"),
