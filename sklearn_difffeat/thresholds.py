@@ -108,7 +108,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Raises
         ------
         ValueError
-            If y is not an indicator matrix.
+            If y is not an indicator matrix, or the probabilities are no matrix.
         """
         X, y = indexable(X, y)
         kind = type_of_target(y, input_name="y")
@@ -135,6 +135,12 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             method="predict_proba",
             params=fit,
         )
+        if isinstance(proba, list):
+            raise ValueError(
+                f"predict_proba of {type(self.estimator).__name__} gives one array per "
+                "label, but one array of shape (n_samples, n_labels) is needed; wrap "
+                "the classifier in OneVsRestClassifier or use FusionClassifier."
+            )
         best = [
             best_threshold(label, p, self.scoring)
             for label, p in zip(y.T, proba.T, strict=True)

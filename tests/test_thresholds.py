@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 
 from sklearn_difffeat import FusionClassifier
 from sklearn_difffeat.thresholds import TunedThresholdsClassifierCV, best_threshold
@@ -95,3 +96,12 @@ def test_other_targets_are_an_error(y):
     model = TunedThresholdsClassifierCV(FusionClassifier())
     with pytest.raises(ValueError, match="Only multilabel-indicator targets"):
         model.fit(np.zeros((20, 2)), y)
+
+
+def test_probabilities_in_a_list_are_an_error():
+    X, Y = make_multilabel(n=60)
+    model = TunedThresholdsClassifierCV(
+        MultiOutputClassifier(LogisticRegression(C=1e-3, max_iter=2000)), cv=2
+    )
+    with pytest.raises(ValueError, match="MultiOutputClassifier gives one array per"):
+        model.fit(X, Y)
