@@ -26,7 +26,7 @@ from sklearn_difffeat._fusion_data import (
 )
 from sklearn_difffeat._fusion_predict import FusedPrediction
 from sklearn_difffeat._fusion_solver import solve
-from sklearn_difffeat._modalities import UNDECLARED, resolve_modalities
+from sklearn_difffeat._modality_columns import UNDECLARED, resolve_modalities
 
 
 class FusionClassifier(FusedPrediction):
