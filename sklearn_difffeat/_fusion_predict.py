@@ -190,6 +190,10 @@ class FusedPrediction(
             for name, columns in self.modalities_.items()
         }
 
+    def __sklearn_is_fitted__(self) -> bool:
+        # A fit that was interrupted has set n_features_in_ already.
+        return hasattr(self, "coef_")
+
     @property
     def _n_features_out(self) -> int:
         return next(iter(self.projections_.values())).shape[1]

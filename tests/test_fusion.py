@@ -9,7 +9,7 @@ from fusion_oracles import log_loss_objective, make_multilabel, one_vs_rest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import make_classification
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neural_network import MLPClassifier
@@ -196,3 +196,25 @@ def test_asking_for_shares_without_modalities_warns():
         warnings.simplefilter("error")
         declared = FusionClassifier(modalities={"all": 12}).fit(X, Y)
         declared.modality_contributions(X)
+
+
+def test_an_interrupted_fit_leaves_the_model_unfitted(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn_difffeat._fusion_solver.minimize_lbfgs", interrupt)
+    X, Y = make_multilabel()
+    model = FusionClassifier()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+def test_a_failed_fit_leaves_an_earlier_one_as_it_was():
+    X, Y = make_multilabel()
+    model = FusionClassifier().fit(X, Y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="infinity"):
+        model.fit(np.where(X > 5, np.inf, X), Y)
+    assert_array_equal(model.predict_proba(X), before)
