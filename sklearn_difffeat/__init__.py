@@ -15,6 +15,7 @@ from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.metrics import multilabel_report
 from sklearn_difffeat.pipeline import make_fusion_pipeline
 from sklearn_difffeat.text import TextDiffusionFeatureTransformer
+from sklearn_difffeat.thresholds import TunedThresholdsClassifierCV
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "FusionClassifier",
     "ImageDiffusionFeatureTransformer",
     "TextDiffusionFeatureTransformer",
+    "TunedThresholdsClassifierCV",
     "describe_backbone",
     "make_fusion_pipeline",
     "multilabel_report",

@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sklearn_difffeat._fusion_solver import weighted_counts
+from sklearn_difffeat._fusion_loss import weighted_counts
 from sklearn_difffeat._modalities import Columns
 
 _CHUNK_ENTRIES = 1 << 20
@@ -57,6 +57,7 @@ def row_weights(
     by_class = compute_class_weight(
         class_weight, classes=classes, y=classes[codes], sample_weight=weight
     )
+    _check_class_weights(by_class)
     return weight * by_class[codes], None
 
 
@@ -89,7 +90,17 @@ def label_weights(
                     "classes of a label in an indicator matrix are 0 and 1."
                 )
             result[int(key), label] = value
+    _check_class_weights(result)
     return weight, result
+
+
+def _check_class_weights(weights: NDArray[np.float64]) -> None:
+    wrong = weights[~((weights >= 0) & (weights < np.inf))]
+    if len(wrong):
+        raise ValueError(
+            f"class_weight holds {wrong[0]}; give weights that are finite and not "
+            "negative."
+        )
 
 
 def absent_modalities(

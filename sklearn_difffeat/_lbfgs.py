@@ -1,57 +1,79 @@
 """L-BFGS for many problems at once, one a column, in the same matrix products.
 
 SciPy's L-BFGS-B takes one problem at a time and no preconditioner: over all labels at
-once it needs the steps of the hardest label for every one.
+once it needs the steps of the hardest label for every one, and a search along its step
+costs matrix products where here it costs none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-Columns = NDArray[np.intp]
+Columns = NDArray[np.intp] | slice
 
-_MEMORY = 10
+_MEMORY = _PATIENCE = 10
+EVERY = slice(None)
 
 
 class Problem(Protocol):
-    """Smooth minimisation problems, one per column of theta."""
+    """Smooth minimisation problems, one per column, each at a point of its own.
 
-    def evaluate(self, theta: Float, columns: Columns) -> tuple[Float, Float]:
-        """Objective (m,) and gradient (p, m) of the named columns at theta (p, m)."""
+    `columns` picks among the problems that are still open.
+    """
 
-    def preconditioner(self) -> Float:
-        """Positive guess (p, m) of the Hessian's diagonal where last evaluated."""
+    theta: Float
+
+    def start(self) -> tuple[Float, Float]:
+        """Objective (m,) and gradient (p, m) at ``theta``."""
+
+    def aim(self, step: Float) -> None:
+        """Look from ``theta`` along `step` (p, m)."""
+
+    def value(self, size: Float, columns: Columns) -> Float:
+        """Objective at ``theta + size * step``."""
+
+    def evaluate(self, size: Float, columns: Columns) -> tuple[Float, Float]:
+        """Objective and gradient at ``theta + size * step``."""
+
+    def move(self, size: Float) -> None:
+        """Make ``theta + size * step`` the point."""
+
+    def keep(self, columns: Columns) -> None:
+        """Close all other problems."""
+
+    def precondition(self, gradient: Float) -> Float:
+        """Guess of the inverse Hessian times `gradient` (p, m), positive definite."""
 
 
 def minimize_lbfgs(
     problem: Problem,
-    theta: Float,
     *,
     tol: float,
     max_iter: int,
     precision: float,
-    verbose: bool = False,
+    report: Callable[[int, float], None] | None = None,
 ) -> tuple[Float, int, int]:
     """Minimise every column by its own preconditioned L-BFGS, all in step.
 
     Parameters
     ----------
     problem : Problem
-    theta : ndarray of shape (p, m)
-        Start.
+        At its start.
     tol : float
         A column ends with the step that promises to lower its objective by less
-        than this share of it.
+        than this share of it, or when ten steps together did not lower it by more.
     max_iter : int
         Largest number of steps.
     precision : float
         Relative rounding error of the objective.
-    verbose : bool, default=False
-        Print one line per step.
+    report : callable, default=None
+        Called after each step with the number of columns that it finished and the
+        largest share of its objective that the step promised to one.
 
     Returns
     -------
@@ -60,92 +82,94 @@ def minimize_lbfgs(
     n_unfinished : int
         Columns that did not reach `tol`.
     """
-    theta = theta.copy()
+    theta = problem.theta.copy()
     active = np.arange(theta.shape[1])
-    value, gradient = problem.evaluate(theta, active)
-    scale = problem.preconditioner()
+    value, gradient = problem.start()
     history: list[tuple[Float, Float, Float]] = []
+    past: list[Float] = []
     n_iter = n_stalled = 0
     while n_iter < max_iter and len(active):
         n_iter += 1
-        step = _direction(gradient, scale, history)
-        promise = -0.5 * (gradient * step).sum(axis=0)
+        step = _direction(gradient, problem.precondition, history)
+        promise = -0.5 * np.einsum("ij,ij->j", gradient, step)
         finished = promise <= max(tol, precision / 8) * np.abs(value)
-        moved, new_value, new_gradient, stalled = _backtrack(
-            problem, theta[:, active], active, step, value, promise, precision
-        )
-        scale = problem.preconditioner()
+        problem.aim(step)
+        size, new_value, new_gradient = _search(problem, value, promise, precision)
+        problem.move(size)
+        stalled = size == 0
         n_stalled += int(np.sum(stalled & (promise > np.sqrt(precision) * value)))
         finished |= stalled
-        s, y = moved - theta[:, active], new_gradient - gradient
-        sy = (s * y).sum(axis=0)
-        curved = sy > precision * np.sqrt((s**2).sum(axis=0) * (y**2).sum(axis=0))
-        history = [*history, (s, y, np.where(curved, 1 / np.where(curved, sy, 1), 0))]
-        theta[:, active] = moved
-        if verbose:
-            print(
-                f"[FusionClassifier] step {n_iter}: {len(active)} open, objective of "
-                f"these {new_value.sum():.8g}, largest promise {promise.max():.2g}"
-            )
-        value, gradient, history = new_value, new_gradient, history[-_MEMORY:]
+        past = [*past, value][-_PATIENCE:]
+        if len(past) == _PATIENCE:
+            finished |= past[0] - new_value <= max(tol, precision) * np.abs(value)
+        s, y = size * step, new_gradient - gradient
+        sy, ss, yy = (np.einsum("ij,ij->j", *ab) for ab in ((s, y), (s, s), (y, y)))
+        curved = sy > precision * np.sqrt(ss * yy)
+        rho = np.where(curved, 1 / np.where(curved, sy, 1), 0)
+        history = [*history, (s, y, rho)][-_MEMORY:]
+        if report is not None:
+            share = promise / np.maximum(np.abs(value), np.finfo(float).tiny)
+            report(int(finished.sum()), float(share.max()))
+        value, gradient = new_value, new_gradient
+        if finished.any() or n_iter == max_iter:
+            theta[:, active] = problem.theta
         if finished.any():
-            rest = ~finished
-            active, value = active[rest], value[rest]
-            gradient, scale = gradient[:, rest], scale[:, rest]
+            rest = np.flatnonzero(~finished)
+            active, value, gradient = active[rest], value[rest], gradient[:, rest]
             history = [(s[:, rest], y[:, rest], rho[rest]) for s, y, rho in history]
+            past = [old[rest] for old in past]
+            problem.keep(rest)
     return theta, n_iter, len(active) + n_stalled
 
 
 def _direction(
-    gradient: Float, scale: Float, history: list[tuple[Float, Float, Float]]
+    gradient: Float,
+    precondition: Callable[[Float], Float],
+    history: list[tuple[Float, Float, Float]],
 ) -> Float:
     """Two-loop recursion; a pair without curvature has rho = 0 and no effect."""
     rest, shares = -gradient, []
     for s, y, rho in reversed(history):
-        share = rho * (s * rest).sum(axis=0)
-        rest = rest - share * y
+        share = rho * np.einsum("ij,ij->j", s, rest)
+        rest -= share * y
         shares.append(share)
-    step = rest / scale
+    step = precondition(rest)
     if history:
         s, y, rho = history[-1]
         # Where the last step met more curvature than the preconditioner knew of, a
-        # shorter first guess saves the halvings.
-        met = rho * (y * y / scale).sum(axis=0)
-        step = step / np.maximum(met, 1)
+        # shorter first guess saves the search.
+        step /= np.maximum(rho * np.einsum("ij,ij->j", y, precondition(y)), 1)
     for (s, y, rho), share in zip(history, reversed(shares), strict=True):
-        step = step + (share - rho * (y * step).sum(axis=0)) * s
+        step += (share - rho * np.einsum("ij,ij->j", y, step)) * s
     return step
 
 
-def _backtrack(
-    problem: Problem,
-    theta: Float,
-    active: Columns,
-    step: Float,
-    value: Float,
-    promise: Float,
-    precision: float,
-) -> tuple[Float, Float, Float, NDArray[np.bool_]]:
-    """Halve each column's step until its objective falls, or leave it in place."""
-    size = np.ones(len(active))
+def _search(
+    problem: Problem, value: Float, promise: Float, precision: float
+) -> tuple[Float, Float, Float]:
+    """Step sizes that lower each objective, 0 where none does, and what is there."""
+    size = np.ones(len(value))
+    noise = 4 * precision * np.abs(value)
 
     def rises(new: Float, tried: Any) -> NDArray[np.bool_]:
-        fall = 2e-4 * size[tried] * promise[tried]
-        noise = 4 * precision * np.abs(value[tried])
-        return ~(new <= value[tried] - fall + noise)
+        return ~(new <= (value - 2e-4 * size * promise + noise)[tried])
 
-    stalled = np.zeros(len(active), dtype=bool)
-    new, gradient = problem.evaluate(theta + step, active)
-    bad = np.flatnonzero(rises(new, slice(None)))
+    new, gradient = problem.evaluate(size, EVERY)
+    bad = np.flatnonzero(rises(new, EVERY))
     if not len(bad):
-        return theta + step, new, gradient, stalled
+        return size, new, gradient
+    again, found = bad, new[bad]
     for _ in range(30):
-        size[bad] /= 2
-        trial = theta[:, bad] + size[bad] * step[:, bad]
-        bad = bad[rises(problem.evaluate(trial, active[bad])[0], bad)]
+        # The parabola through the start, its slope there and the point tried.
+        slope = 2 * promise[bad] * size[bad]
+        with np.errstate(invalid="ignore", over="ignore"):
+            least = 0.5 * slope / (found - value[bad] + slope)
+        size[bad] *= np.clip(np.nan_to_num(least, nan=0.1), 0.1, 0.5)
+        found = problem.value(size[bad], bad)
+        still = rises(found, bad)
+        bad, found = bad[still], found[still]
         if not len(bad):
             break
-    size[bad], stalled[bad] = 0, True
-    theta = theta + size * step
-    new, gradient = problem.evaluate(theta, active)
-    return theta, new, gradient, stalled
+    size[bad] = 0
+    new[again], gradient[:, again] = problem.evaluate(size[again], again)
+    return size, new, gradient

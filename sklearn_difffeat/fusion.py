@@ -7,23 +7,13 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, special
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from numpy.typing import ArrayLike
+from scipy import sparse
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_difffeat._fusion_data import (
     absent_modalities,
@@ -32,20 +22,14 @@ from sklearn_difffeat._fusion_data import (
     encode_target,
     label_weights,
     row_weights,
-    scaled_chunks,
     standardized,
 )
-from sklearn_difffeat._fusion_solver import LinearProblem, principal_axes, solve
-from sklearn_difffeat._modalities import (
-    UNDECLARED,
-    Columns,
-    resolve_modalities,
-)
+from sklearn_difffeat._fusion_predict import FusedPrediction
+from sklearn_difffeat._fusion_solver import solve
+from sklearn_difffeat._modality_columns import UNDECLARED, resolve_modalities
 
 
-class FusionClassifier(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
-):
+class FusionClassifier(FusedPrediction):
     """Logistic classifier on the sum of one linear projection per modality.
 
     Every column is standardised, every modality is projected linearly, the
@@ -55,7 +39,7 @@ class FusionClassifier(
     in the same matrix products. With ``fusion_dim=k`` the labels share k directions
     and the L2 penalty on projections and heads is the trace norm of their product.
 
-    The model is fitted without randomness and does not depend on the row order.
+    The fit is deterministic and does not depend on the row order.
 
     Parameters
     ----------
@@ -81,15 +65,17 @@ class FusionClassifier(
         its modality, so that a few very large channels do not rule the penalty.
     max_iter : int, default=1000
         Largest number of L-BFGS steps, for the convex and for the factorised fit.
-    tol : float, default=1e-9
+    tol : float, default=1e-8
         A label is fitted once a step promises to lower its objective by less than
         this share; in float32 not below 1.5e-8.
     device : str, default=None
-        Torch device of the fit, such as "cuda" or "cpu"; None fits with numpy.
+        Torch device of the matrix products of the fit, such as "cuda" or "cpu"; None
+        fits with numpy. The fitted model is numpy's either way.
     random_state : int, RandomState instance or None, default=None
-        Accepted for uniformity; the fit draws no random numbers.
+        Used beyond 4,096 columns only, to sketch the principal axes that steer the
+        steps; the optimum does not depend on it.
     verbose : bool, default=False
-        Print one line per step.
+        Show a progress bar that counts the labels fitted.
 
     Attributes
     ----------
@@ -122,16 +108,16 @@ class FusionClassifier(
     A row whose columns of one modality are all NaN does not have that modality: it
     contributes nothing there, in fit and in prediction.
 
-    ``predict`` calls a label present where its probability is at least 0.5. For other
-    thresholds compare ``decision_function(X)`` or ``predict_proba(X)`` with one
-    number per label, chosen on held-out rows, for example with
-    :func:`~sklearn.metrics.precision_recall_curve`;
-    :class:`~sklearn.model_selection.TunedThresholdClassifierCV` takes binary y only.
+    ``predict`` calls a label present where its probability is at least 0.5.
+    :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
 
     A label that is constant in y is predicted constant, with the probability that
     half a row of the other kind would leave.
 
-    Beyond ``min(n_features, n_outputs)`` more `fusion_dim` adds columns of zeros.
+    The problem with `fusion_dim` starts from the directions in which the solution
+    without it keeps most of its logits. A narrow one is not convex: no step is uphill,
+    but another start may end lower. Beyond ``min(n_features, n_outputs)`` more
+    `fusion_dim` adds columns of zeros.
 
     References
     ----------
@@ -175,7 +161,7 @@ class FusionClassifier(
         modality_weights: dict[str, float] | None = None,
         standardize: bool = True,
         max_iter: int = 1000,
-        tol: float = 1e-9,
+        tol: float = 1e-8,
         device: str | None = None,
         random_state: Any = None,
         verbose: bool = False,
@@ -265,7 +251,7 @@ class FusionClassifier(
             warnings.warn(
                 f"{constant.sum()} of the {len(constant)} labels are constant in y; "
                 "their constant is predicted.",
-                stacklevel=2,
+                stacklevel=3,
             )
         n_outputs = Y.shape[1]
         k = self.fusion_dim or n_outputs
@@ -273,18 +259,37 @@ class FusionClassifier(
         centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
         n_iter = 0
         if not constant.all():
-            axes, P, H, b, n_iter = self._minimize(
+            if label_weight is not None:
+                label_weight = label_weight[:, ~constant]
+            P, H, b, n_iter, n_unfinished = solve(
                 standardized(data, mean, scale),
                 np.ascontiguousarray(Y[:, ~constant]),
-                row_weight,
-                None if label_weight is None else label_weight[:, ~constant],
-                kind == "multiclass",
+                C=self.C,
+                sample_weight=row_weight,
+                label_weight=None
+                if label_weight is None
+                else label_weight[:, ~constant],
+                softmax=kind == "multiclass",
+                rank=self.fusion_dim,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                device=self.device,
+                seed=check_random_state(self.random_state),
+                verbose=bool(self.verbose),
             )
+            if n_unfinished:
+                warnings.warn(
+                    f"The fit of {n_unfinished} output(s) did not converge in "
+                    f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
+                    "lower C.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
             centered[~constant] = b
             if P is None:
-                projection[:, ~constant] = H if axes is None else axes @ H
+                projection[:, ~constant] = H
             else:
-                projection = P if axes is None else axes @ P
+                projection = P
                 heads = np.zeros((k, n_outputs))
                 heads[:, ~constant] = H
 
@@ -305,235 +310,6 @@ class FusionClassifier(
         self._kind, self._layout, self._declared = kind, layout, declared
         self._sparse_target = sparse.issparse(target)
         return self
-
-    def _minimize(
-        self,
-        Z: NDArray[Any],
-        Y: NDArray[np.uint8],
-        row_weight: NDArray[np.float64],
-        label_weight: NDArray[np.float64] | None,
-        softmax: bool,
-    ) -> tuple[Any, Any, NDArray[Any], NDArray[Any], int]:
-        """Axes (or None), projection in them (or None), heads, intercepts, steps."""
-        Z, second_moments, axes = principal_axes(Z, row_weight)
-        problem = LinearProblem(
-            Z,
-            Y,
-            C=self.C,
-            sample_weight=row_weight,
-            second_moments=second_moments,
-            label_weight=label_weight,
-            softmax=softmax,
-            device=self.device,
-        )
-        P, H, b, n_iter, unfinished = solve(
-            problem,
-            rank=self.fusion_dim,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            precision=float(np.finfo(Z.dtype).eps),
-            verbose=bool(self.verbose),
-        )
-        if unfinished:
-            warnings.warn(
-                f"The fit of {unfinished} output(s) did not converge in "
-                f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
-                "lower C.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return axes, P, H, b, n_iter
-
-    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Logits of the labels or classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            1-D for binary y.
-
-        Examples
-        --------
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> model = FusionClassifier().fit([[0], [1]], [0, 1])
-        >>> model.decision_function([[0], [1]]).round(1)
-        array([-0.7,  0.7])
-        """
-        logits = self._project(self._validate(X), self.coef_.T * self.scale_[:, None])
-        logits += self.centered_intercept_
-        return logits[:, 0] if self._kind == "binary" else logits
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Probabilities of the labels, each by itself, or of the classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
-
-        Examples
-        --------
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_proba([[0.5]])
-        array([[0.5, 0.5]])
-        """
-        logits = self.decision_function(X)
-        if self._kind == "binary":
-            return np.column_stack([special.expit(-logits), special.expit(logits)])
-        if self._kind == "multiclass":
-            return special.softmax(logits, axis=1)
-        return special.expit(logits)
-
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Logarithms of the probabilities, exact where they underflow.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
-
-        Examples
-        --------
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_log_proba([[0.5]]).shape
-        (1, 2)
-        """
-        logits = self.decision_function(X)
-        if self._kind == "binary":
-            return special.log_expit(np.column_stack([-logits, logits]))
-        if self._kind == "multiclass":
-            return special.log_softmax(logits, axis=1)
-        return special.log_expit(logits)
-
-    def predict(self, X: ArrayLike) -> Any:
-        """Classes, or an indicator matrix that is sparse if y was.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), or ndarray or CSR of shape (n_samples, n_labels)
-
-        Examples
-        --------
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> FusionClassifier().fit([[0], [1]], ["no", "yes"]).predict([[2]])
-        array(['yes'], dtype='<U3')
-        """
-        logits = self.decision_function(X)
-        if self._kind == "indicator":
-            indicator = (logits >= 0).astype(np.int64)
-            return sparse.csr_matrix(indicator) if self._sparse_target else indicator
-        if self._kind == "binary":
-            return self.classes_[(logits > 0).astype(np.intp)]
-        return self.classes_[logits.argmax(axis=1)]
-
-    def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Fused representation: the sum of the projected modalities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, k)
-            The logits less their intercepts where `fusion_dim` is None.
-
-        Examples
-        --------
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> FusionClassifier().fit([[0], [1]], [0, 1]).transform([[0.5]]).round() + 0
-        array([[0.]])
-        """
-        return self._project(self._validate(X), self._projection())
-
-    def modality_contributions(self, X: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Each modality's share of every logit.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        dict of str to ndarray of shape (n_samples, n_outputs)
-            Together with ``centered_intercept_`` they add up to the logits. A
-            modality that a row lacks has the share 0.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn_difffeat import FusionClassifier
-        >>> model = FusionClassifier(modalities={"image": 1, "text": 1})
-        >>> _ = model.fit([[0, 0], [1, 0], [0, 1], [1, 1]], [0, 0, 0, 1])
-        >>> shares = model.modality_contributions([[1, np.nan]])
-        >>> shares["image"] > 0, shares["text"]
-        (array([[ True]]), array([[0.]]))
-        """
-        data = self._validate(X)
-        if not self._declared:
-            warnings.warn(
-                "X came to fit without modalities, so all columns are one; pass "
-                "modalities= or build the model with make_fusion_pipeline.",
-                stacklevel=2,
-            )
-        weights = self.coef_.T * self.scale_[:, None]
-        return {
-            name: self._project(data, weights[columns], columns)
-            for name, columns in self.modalities_.items()
-        }
-
-    @property
-    def _n_features_out(self) -> int:
-        return next(iter(self.projections_.values())).shape[1]
-
-    def _validate(self, X: Any) -> NDArray[Any]:
-        check_is_fitted(self)
-        layout = getattr(X, "_layout", None)
-        X = validate_data(
-            self,
-            X,
-            reset=False,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_all_finite="allow-nan",
-        )
-        if layout and self._layout and layout != self._layout:
-            raise ValueError(
-                f"The modalities of X should match those of fit: X has {layout}, fit "
-                f"had {self._layout}; stack them in the same order and widths."
-            )
-        absent_modalities(X, self.modalities_, self._declared)
-        return X
-
-    def _projection(self) -> NDArray[Any]:
-        result = np.empty((self.n_features_in_, self._n_features_out))
-        for name, owned in self.modalities_.items():
-            result[owned] = self.projections_[name]
-        return result
-
-    def _project(
-        self, X: NDArray[Any], weights: NDArray[Any], columns: Columns = slice(None)
-    ) -> NDArray[Any]:
-        weights = weights.astype(self.coef_.dtype)
-        result = np.empty((len(X), weights.shape[1]), dtype=self.coef_.dtype)
-        mean, scale = self.mean_[columns], self.scale_[columns]
-        for rows, block in scaled_chunks(X[:, columns], mean, scale):
-            result[rows] = block.astype(self.coef_.dtype) @ weights
-        return result
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
