@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,15 +23,16 @@ from sklearn_difffeat.extraction._reader import Prepared, Reader
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import Backbone, BackboneInfo
 
+# Characters of a text whose digest is remembered.
+SHORT = 256
 
-def _encoded(text: str, row: int) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"row {row} of X: the text is not valid Unicode ({error}); decode it again "
-            "with errors='replace'."
-        ) from error
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+# A search asks for the same texts for every candidate and fold.
+_digest_short = lru_cache(maxsize=2**17)(_digest)
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ class TextReader(Reader):
         return min(self.max_length, len(cell) // 3 + 2)
 
     def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
-        blake2b = hashlib.blake2b
-        encoded = map(_encoded, cells, rows)
-        return [blake2b(e, digest_size=DIGEST_BYTES).digest() for e in encoded]
+        return [
+            _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
+            for cell in cells
+        ]
 
     def prepare(
         self,
@@ -199,8 +202,13 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 f"row {row} of X: a cell of type {type(cell).__name__} is no text; "
                 "pass str."
             )
-        if not cell.isascii():
-            _encoded(cell, row)
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"row {row} of X: the text is not valid Unicode ({error}); decode it "
+                "again with errors='replace'."
+            ) from error
 
     def _are_plainly_good(self, cells: Cells) -> bool:
         return all_strings(cells) and all(map(str.isascii, cells))

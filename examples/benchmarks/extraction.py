@@ -45,7 +45,7 @@ def main():
     grid_search.report(60, grid_search.SMALL)
     grid_search.report(options.rows, grid_search.LARGE)
     throughput.report(xl_rows=options.xl_rows, device=options.device)
-    warm_reads.report(n_rows=50_000, repeats=7)
+    warm_reads.report(n_rows=50_000, repeats=15)
     memory.report([1_000, 10_000, 100_000])
 
 

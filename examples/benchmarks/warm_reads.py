@@ -88,7 +88,8 @@ def compare(folder, dtype, kept, n_rows, repeats):
         "np.load": lambda: np.load(path),
         "transform": lambda: transformer.transform(texts),
     }
-    taken = interleaved(tasks, repeats)
+    # Fresh memory is fast or slow by the system's whim; the fastest turns compare.
+    taken = interleaved(tasks, repeats, pick=min)
     first = in_fresh_process(first_read, model, store, dtype, n_rows)
     size = matrix.nbytes / MB
     return {
@@ -114,7 +115,7 @@ def report(n_rows, repeats):
         ]
     about = (
         f"Warm transform of {n_rows:,} texts to {WIDTH:,} features, and `np.load` of "
-        "the same float32 matrix:"
+        f"the same float32 matrix, the fastest of {repeats} turns each:"
     )
     print_table(about, rows)
 
@@ -122,7 +123,7 @@ def report(n_rows, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     report(options.rows, options.repeats)
 
