@@ -68,7 +68,7 @@ def search(X, Y, places, *, cache=None, memory=None, n_jobs=1):
     return found.cv_results_["mean_test_score"]
 
 
-def compare(X, Y, places):
+def compare(X, Y, places, jobs):
     """Return the table's rows: each setup, what it cost, and how plain compares."""
     rows, expected, plain_seconds = [], None, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +83,8 @@ def compare(X, Y, places):
         ]
         for name, options in setups:
             n_jobs = options.get("n_jobs", 1)
+            if n_jobs not in jobs:
+                continue
             with counting() as counts:
                 seconds, scores = timed(lambda o=options: search(X, Y, places, **o))
                 forwards, loads = counts()
@@ -104,7 +106,7 @@ def compare(X, Y, places):
     return rows
 
 
-def report(n_rows, places):
+def report(n_rows, places, jobs=(1, 2)):
     """Print the table of one search."""
     X, Y = load_rows(n_rows)
     shape = [*map(len, places.values()), len(C_GRID), N_FOLDS]
@@ -115,16 +117,17 @@ def report(n_rows, places):
     )
     say(f"  grid search, {len(X):,} images")
     warnings.filterwarnings("ignore", message=".*labels are constant in y")
-    print_table(about, compare(X, Y, places))
+    print_table(about, compare(X, Y, places, jobs))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--small-rows", type=int, default=60)
     parser.add_argument("--rows", type=int, default=600, help="large grid; 0 is all")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    report(options.small_rows, SMALL)
-    report(options.rows, LARGE)
+    report(options.small_rows, SMALL, options.jobs)
+    report(options.rows, LARGE, options.jobs)
 
 
 if __name__ == "__main__":

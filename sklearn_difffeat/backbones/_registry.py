@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,13 @@ def locate_backbone(
 ) -> tuple[Source, BackboneInfo]:
     """Return where a backbone lies and what its configuration says."""
     source = locate(name, **options)
-    return source, family_of(source).describe(source)
+    return source, _describe(source, source.fingerprint)
+
+
+@lru_cache(maxsize=32)
+def _describe(source: Source, fingerprint: str) -> BackboneInfo:
+    """Read the configuration; a search asks for it at every fit and transform."""
+    return family_of(source).describe(source)
 
 
 def describe_backbone(
