@@ -69,9 +69,10 @@ class FeatureStore:
     Examples
     --------
     >>> from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
+    >>> store = FeatureStore()
+    >>> store.clear()
     >>> texts = ["a red apple", "two birds"]
     >>> Z = TextDiffusionFeatureTransformer(cache=True).fit_transform(texts)
-    >>> store = FeatureStore()
     >>> store.describe()[["timestep", "blocks", "rows"]].values.tolist()
     [[0, 7, 2]]
     >>> store.clear()
