@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sklearn_difffeat import FeatureStore
+from sklearn_difffeat.extraction import _store
 from sklearn_difffeat.extraction._chunk import Chunk, Pass
 from sklearn_difffeat.extraction._claims import Claims
 from sklearn_difffeat.extraction._store_file import open_file
@@ -189,12 +190,12 @@ def test_changed_bytes_in_the_file_are_never_taken_for_features(store, tmp_path)
     chunk = some_chunk(store, list(range(1, 300)), width=500)
     store.put([chunk])
     store.file.close()
-    content = bytearray((tmp_path / "features.db").read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 8] = b"\xff" * 8
+    content = (tmp_path / "features.db").read_bytes()
+    some = chunk.values[1].tobytes()[-64:]
+    assert some in content
     path = tmp_path / "damaged.db"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged"):
+    path.write_bytes(content.replace(some, some[::-1]))
+    with pytest.raises(ValueError, match=r"is damaged \(chunk 1, block"):
         for _ in FeatureStore(path).read(*whole(FeatureStore(path), chunk)):
             pass
 
@@ -231,6 +232,23 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_there(store):
         connection.execute("PRAGMA max_page_count = 1000000")
     store.put([large])
     assert store.find(large.one, large.digests, 2)[0].min() >= 0
+
+
+def test_what_was_rolled_back_is_not_remembered(store, monkeypatch):
+    first, second = some_chunk(store, [1, 2]), some_chunk(store, [3])
+    insert = _store._insert
+
+    def failing(connection, chunk, deepest):
+        if chunk.digests == second.digests:
+            raise OSError("no more")
+        insert(connection, chunk, deepest)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no more"):
+        patch.setattr(_store, "_insert", failing)
+        store.put([first, second])
+    assert (store.find(first.one, first.digests, 0)[0] < 0).all()
+    store.put([some_chunk(store, [7, 8])])
+    assert np.isnan(read_back(store, first, [1, 2], block=2)).all()
 
 
 def test_a_file_that_cannot_be_written_is_an_error(store):
