@@ -85,7 +85,9 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     def _reader(self, info: BackboneInfo) -> Reader:
         """Return what turns cells into model inputs."""
 
-    def _warn_truncated(self, n_truncated: int, n_rows: int) -> None:
+    def _warn_truncated(
+        self, n_truncated: int, n_rows: int, info: BackboneInfo
+    ) -> None:
         """Say once that inputs were cut."""
 
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
@@ -271,7 +273,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 on_done=progress.update,
             )
         if n_truncated:
-            self._warn_truncated(n_truncated, len(present))
+            self._warn_truncated(n_truncated, len(present), info)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``b{block}_t{timestep}_{i}`` for every column.

@@ -230,8 +230,10 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     def _reader(self, info: BackboneInfo) -> TextReader:
         return TextReader(self.max_length or info.input_size)
 
-    def _warn_truncated(self, n_truncated: int, n_rows: int) -> None:
-        longest = self.max_length or self._info.input_size
+    def _warn_truncated(
+        self, n_truncated: int, n_rows: int, info: BackboneInfo
+    ) -> None:
+        longest = self.max_length or info.input_size
         warnings.warn(
             f"{n_truncated} of {n_rows} texts are longer than the {longest} tokens "
             "allowed and were cut; shorten them, raise max_length or choose a "

@@ -438,3 +438,9 @@ def test_killed_writers_lose_nothing_that_was_done_and_leave_nothing_wrong(
     np.testing.assert_allclose(found, plain.fit_transform(done), rtol=1e-3, atol=1e-5)
     found = cached.transform(texts)
     np.testing.assert_allclose(found, plain.transform(texts), rtol=1e-3, atol=1e-5)
+
+
+def test_precompute_warns_of_cut_texts_without_a_fit(tmp_path):
+    transformer = TextDiffusionFeatureTransformer(cache=tmp_path / "f.db", max_length=4)
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than the 4 tokens"):
+        transformer.precompute(["a bird", "a large bird on a very small boat"])
