@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection._validation import _warn_or_raise_about_fit_failures
 
 from sklearn_difffeat._search_axes import Axis
 from sklearn_difffeat._walk import Point
 
-_ALL_FAILED = re.compile(r"\nAll the (\d+) fits failed")
+_FAILURES = re.compile(
+    r"-{80}\n(\d+) fits failed with the following error:\n(.*?)(?=\n?-{80}\n\d|\Z)",
+    re.DOTALL,
+)
 
 
 class RepeatedSplits:
@@ -57,8 +60,7 @@ class Judge:
         self._context = context
         self._cv = RepeatedSplits(search._checked_cv_orig)
         self._failed: list[Point] = []
-        self._failure: ValueError | None = None
-        self._n_failed_fits = 0
+        self._failures: list[dict[str, str]] = []
 
     def params_of(self, point: Point) -> dict[str, Any]:
         """Parameters that a point stands for."""
@@ -74,35 +76,48 @@ class Judge:
     def __call__(self, points: list[Point]) -> Sequence[float]:
         """Mean test scores of new points; ``error_score`` where all fits failed."""
         candidates = [self.params_of(point) for point in points]
+        n_fits = len(candidates) * self._search.n_splits_
+        told = rf"\n\d+ fits failed out of a total of {n_fits}\."
         try:
-            with self._batch_context(len(candidates)) as keywords:
+            with (
+                self._batch_context(len(candidates)) as keywords,
+                warnings.catch_warnings(),
+            ):
+                # Told once, of all batches, by finish().
+                warnings.filterwarnings("ignore", told, FitFailedWarning)
                 self.results = self._evaluate(candidates, cv=self._cv, **keywords)
         except ValueError as error:
-            if not _ALL_FAILED.match(str(error)):
+            if not str(error).startswith(f"\nAll the {n_fits} fits failed."):
                 raise
             # scikit-learn takes a failed batch for a failed search; here it is one
             # step of many.
-            self._note_failure(points, error)
+            self._failed += points
+            for count, text in _FAILURES.findall(str(error)):
+                self._failures += [{"fit_error": text}] * int(count)
             return [self._search.error_score] * len(points)
         self.order += points
         return self.results[self._score_name()][-len(points) :]
 
     def finish(self, format_results: Callable, evaluated: tuple | None) -> None:
-        """Enter the candidates that failed as a batch into the results.
+        """Tell the failures, and enter those that were whole batches into the results.
 
         Parameters
         ----------
         format_results : callable
             ``BaseSearchCV._format_results``.
-        evaluated : tuple of (candidates, n_splits, out, more_results)
+        evaluated : tuple of (candidates, n_splits, out, more_results), or None
             What that function was called with last.
+
+        Raises
+        ------
+        ValueError
+            When all fits failed.
         """
-        if self.results is None or evaluated is None:
-            assert self._failure is not None
-            text = _ALL_FAILED.sub(
-                f"\nAll the {self._n_failed_fits} fits failed", str(self._failure)
-            )
-            raise ValueError(text) from self._failure
+        fits = [] if evaluated is None else evaluated[2]
+        _warn_or_raise_about_fit_failures(
+            [*fits, *self._failures], self._search.error_score
+        )
+        assert evaluated is not None and self.results is not None
         candidates, n_splits, out, more_results = evaluated
         score = self._search.error_score
         blank = dict(out[0])
@@ -110,7 +125,8 @@ class Judge:
             if name in blank:
                 like = blank[name]
                 blank[name] = dict.fromkeys(like, score) if _is_dict(like) else score
-        blank |= {"fit_time": np.nan, "score_time": np.nan}
+        # Nobody measured these; scikit-learn's time of a score that failed is 0, too.
+        blank |= {"fit_time": 0.0, "score_time": 0.0}
         candidates += [self.params_of(point) for point in self._failed]
         out += [blank] * (n_splits * len(self._failed))
         self.order += self._failed
@@ -128,20 +144,6 @@ class Judge:
             if isinstance(self._search.refit, str):
                 return f"mean_test_{self._search.refit}"
         return found[0]
-
-    def _note_failure(self, points: list[Point], error: ValueError) -> None:
-        n_fits = len(points) * self._search.n_splits_
-        self._failed += points
-        self._failure = error
-        self._n_failed_fits += n_fits
-        details = str(error).partition("Below are more details")[2]
-        warnings.warn(
-            f"\n{n_fits} fits failed out of a total of {n_fits}.\n"
-            "The score on these train-test partitions for these parameters will be set "
-            f"to {self._search.error_score}.\n\nBelow are more details{details}",
-            FitFailedWarning,
-            stacklevel=2,
-        )
 
     def _batch_context(self, n_candidates: int) -> Any:
         if self._context is None:
