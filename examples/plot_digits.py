@@ -57,6 +57,7 @@ axes = figure.subplots()
 axes.errorbar(
     tried[order].astype(int), means, spreads, fmt="o-", color="#0072B2", lw=2, capsize=4
 )
+axes.set_xticks(tried[order].astype(int))
 axes.set_xlabel("block", fontsize=12)
 axes.set_ylabel("cross-validated top-1 accuracy", fontsize=12)
 axes.set_title(f"{len(y_train)} training digits, timestep 50", fontsize=12)

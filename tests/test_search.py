@@ -20,6 +20,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from surfaces import AXIS, Surface, noisy, plateau, ridge, two_peaks, unimodal
 
 from sklearn_difffeat import (
@@ -487,3 +488,11 @@ def test_values_may_be_arrays_dicts_estimators_and_none():
     }
     search = LocalSearchCV(Surface(lambda *point: 0.0), space, cv=2)
     assert search.fit(X).n_candidates_ > 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [LocalSearchCV(LogisticRegression(), {"C": [0.1, 1.0, 10.0]}, cv=2)]
+)
+def test_the_search_passes_scikit_learns_checks(estimator, check):
+    check(estimator)
