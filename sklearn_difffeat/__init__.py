@@ -9,11 +9,13 @@ from sklearn_difffeat.backbones import (
     describe_backbone,
     release_backbones,
 )
+from sklearn_difffeat.display import BlockTimestepDisplay, EmbeddingDisplay
 from sklearn_difffeat.extraction._store import FeatureStore
 from sklearn_difffeat.fusion import FusionClassifier
 from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
-from sklearn_difffeat.metrics import multilabel_report
+from sklearn_difffeat.metrics import clustering_report, multilabel_report
 from sklearn_difffeat.pipeline import make_fusion_pipeline
+from sklearn_difffeat.search import LocalSearchCV
 from sklearn_difffeat.text import TextDiffusionFeatureTransformer
 from sklearn_difffeat.thresholds import TunedThresholdsClassifierCV
 
@@ -21,12 +23,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackboneInfo",
+    "BlockTimestepDisplay",
     "DiffusionFeatureTransformer",
+    "EmbeddingDisplay",
     "FeatureStore",
     "FusionClassifier",
     "ImageDiffusionFeatureTransformer",
+    "LocalSearchCV",
     "TextDiffusionFeatureTransformer",
     "TunedThresholdsClassifierCV",
+    "clustering_report",
     "describe_backbone",
     "make_fusion_pipeline",
     "multilabel_report",

@@ -1,4 +1,4 @@
-"""Multi-label scores under the names that papers use."""
+"""Scores of labels and of clusters under the names that papers use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.metrics import (
+    average_precision_score,
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    precision_recall_fscore_support,
+    silhouette_score,
+)
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
 
@@ -64,8 +70,7 @@ def multilabel_report(
     >>> report["mAP"], report["CF1"]
     (1.0, 0.857...)
     """
-    truth = check_array(Y_true, accept_sparse=True, input_name="Y_true")
-    truth = np.asarray(truth.toarray() if hasattr(truth, "toarray") else truth)
+    truth = _indicator(Y_true, "Y_true")
     score = check_array(Y_score, input_name="Y_score")
     check_consistent_length(truth, score)
     if truth.shape != score.shape:
@@ -73,12 +78,6 @@ def multilabel_report(
             f"Y_true has {truth.shape[1]} labels and Y_score {score.shape[1]}; pass "
             "one column a label in both."
         )
-    if not np.isin(truth, (0, 1)).all():
-        raise ValueError(
-            "Y_true holds values other than 0 and 1; pass an indicator matrix, as "
-            "MultiLabelBinarizer makes it."
-        )
-    truth = truth.astype(int)
     positive = truth.any(axis=0)
     if not positive.all():
         warnings.warn(
@@ -122,3 +121,77 @@ def _decisions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "OR": float(micro[1]),
         "OF1": float(micro[2]),
     }
+
+
+def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
+    """Tell how tightly features cluster by their labels.
+
+    Parameters
+    ----------
+    Z : array-like of shape (n_rows, n_features)
+        Features, for example of ``FusionClassifier.transform``. Distances are
+        Euclidean and as they are: scale the features first where scales differ.
+    labels : array-like of shape (n_rows,), or array-like or sparse matrix of shape \
+(n_rows, n_labels)
+        One label a row; or an indicator matrix, of which the rows with exactly one
+        label are used, since a row of several labels belongs to no one cluster.
+
+    Returns
+    -------
+    dict of str to float
+        ``silhouette``: mean silhouette coefficient, from -1 to 1, higher is tighter.
+        ``davies_bouldin``: from 0, lower is tighter. ``calinski_harabasz``: from 0,
+        higher is tighter; it grows with the number of rows. ``n_rows`` and
+        ``n_clusters``: how many rows and labels were used.
+
+    Raises
+    ------
+    ValueError
+        When Z holds NaN, the lengths differ, an indicator matrix holds anything but 0
+        and 1, or there are fewer than two labels or as many as rows.
+
+    See Also
+    --------
+    EmbeddingDisplay : The picture beside these figures.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat import clustering_report
+    >>> Z = [[0, 0], [0, 1], [5, 5], [5, 6], [9, 9]]
+    >>> report = clustering_report(Z, [[1, 0], [1, 0], [0, 1], [0, 1], [1, 1]])
+    >>> report["n_rows"], round(report["silhouette"], 2)
+    (4, 0.86)
+    """
+    Z = check_array(Z, input_name="Z")
+    if np.ndim(labels) == 2 or hasattr(labels, "tocsr"):
+        indicator = _indicator(labels, "labels")
+        check_consistent_length(Z, indicator)
+        used = indicator.sum(axis=1) == 1
+        Z, clusters = Z[used], indicator[used].argmax(axis=1)
+    else:
+        clusters = column_or_1d(labels)
+        check_consistent_length(Z, clusters)
+    n_rows, n_clusters = len(clusters), len(np.unique(clusters))
+    if not 2 <= n_clusters < n_rows:
+        raise ValueError(
+            f"labels leave {n_clusters} clusters in {n_rows} rows with one label each; "
+            "give at least two labels, and more rows than labels."
+        )
+    return {
+        "silhouette": float(silhouette_score(Z, clusters)),
+        "davies_bouldin": float(davies_bouldin_score(Z, clusters)),
+        "calinski_harabasz": float(calinski_harabasz_score(Z, clusters)),
+        "n_rows": n_rows,
+        "n_clusters": n_clusters,
+    }
+
+
+def _indicator(labels: Any, name: str) -> np.ndarray:
+    checked = check_array(labels, accept_sparse=True, input_name=name)
+    dense = np.asarray(checked.toarray() if hasattr(checked, "toarray") else checked)
+    if not np.isin(dense, (0, 1)).all():
+        raise ValueError(
+            f"{name} holds values other than 0 and 1; pass an indicator matrix, as "
+            "MultiLabelBinarizer makes it."
+        )
+    return dense.astype(int)

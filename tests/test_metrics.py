@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score
+from scipy.sparse import csr_array
+from sklearn.datasets import make_blobs
+from sklearn.metrics import (
+    average_precision_score,
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    f1_score,
+    silhouette_score,
+)
 
-from sklearn_difffeat import multilabel_report
+from sklearn_difffeat import clustering_report, multilabel_report
 
 
 @pytest.fixture
@@ -84,3 +92,43 @@ def test_labels_without_positives_are_left_out_of_map_and_counted(scored):
 def test_bad_input_is_an_error(Y, P, message):
     with pytest.raises(ValueError, match=message):
         multilabel_report(Y, P)
+
+
+def test_cluster_figures_are_those_of_scikit_learn():
+    Z, labels = make_blobs(60, centers=4, random_state=0)
+    report = clustering_report(Z, labels)
+    assert report == {
+        "silhouette": pytest.approx(silhouette_score(Z, labels)),
+        "davies_bouldin": pytest.approx(davies_bouldin_score(Z, labels)),
+        "calinski_harabasz": pytest.approx(calinski_harabasz_score(Z, labels)),
+        "n_rows": 60,
+        "n_clusters": 4,
+    }
+    assert clustering_report(Z, np.array(list("abcd"))[labels]) == report
+
+
+def test_rows_with_several_labels_or_none_belong_to_no_cluster():
+    Z, labels = make_blobs(60, centers=4, random_state=0)
+    Y = np.eye(5, dtype=int)[labels]
+    Y[:7, 4] = 1
+    Y[7:9] = 0
+    report = clustering_report(Z, Y)
+    assert report == clustering_report(Z[9:], labels[9:])
+    assert report["n_rows"] == 51
+    assert clustering_report(Z, csr_array(Y)) == report
+
+
+@pytest.mark.parametrize(
+    ("Z", "labels", "message"),
+    [
+        (np.zeros((3, 2)), [0, 0, 0], "leave 1 clusters in 3 rows"),
+        (np.zeros((3, 2)), [0, 1, 2], "leave 3 clusters in 3 rows"),
+        (np.zeros((2, 2)), [[1, 1], [0, 0]], "leave 0 clusters in 0 rows"),
+        (np.zeros((2, 2)), [[2, 0], [0, 1]], "labels holds values other than 0 and 1"),
+        (np.zeros((2, 2)), [0, 1, 1], "inconsistent numbers of samples"),
+        (np.full((3, 2), np.nan), [0, 1, 1], "Z contains NaN"),
+    ],
+)
+def test_labels_that_make_no_clusters_are_an_error(Z, labels, message):
+    with pytest.raises(ValueError, match=message):
+        clustering_report(Z, labels)

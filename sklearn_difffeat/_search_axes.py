@@ -1,0 +1,160 @@
+"""The axes of a local search: what may be tried, where to start, what costs a pass."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import ParameterGrid
+
+# Parameters of a transformer that leave the stored features of a row as they are.
+_WITHOUT_PASS = {"block", "batch_size", "cache", "device", "n_jobs", "verbose"}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter and its ordered values."""
+
+    name: str
+    values: tuple[Any, ...]
+    start: int
+    costly: bool
+    passes_model: bool
+
+    @property
+    def group(self) -> str:
+        """Path of the estimator that the parameter belongs to."""
+        return self.name.rpartition("__")[0]
+
+    @property
+    def step(self) -> int:
+        """First step of a walk: a quarter of the axis."""
+        return max(1, len(self.values) // 4)
+
+    @property
+    def downward(self) -> int:
+        """Direction of smaller values, which for a timestep is that of less noise."""
+        if _are_numbers(self.values) and self.values[0] > self.values[-1]:
+            return 1
+        return -1
+
+
+def build_axes(
+    estimator: Any, param_space: Mapping[str, Any], start: Mapping[str, Any] | None
+) -> list[Axis]:
+    """Validate a space and find its start.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Asked, by its parameters, for the transformers that the names lead to.
+    param_space : dict of str to sequence
+        Ordered values of each parameter.
+    start : dict of str to value, or None
+        Overrides the prior, for all parameters or some.
+
+    Returns
+    -------
+    list of Axis
+
+    Raises
+    ------
+    TypeError
+        When values are no sequence.
+    ValueError
+        When values are empty, repeated or not in order, or a start is not among them.
+    """
+    # GridSearchCV's own checks, in its own words.
+    ParameterGrid(dict(param_space))
+    start = {} if start is None else dict(start)
+    unknown = sorted(set(start) - set(param_space))
+    if unknown:
+        raise ValueError(
+            f"start names {unknown[0]!r}, which param_space does not have; the names "
+            f"are {list(param_space)}."
+        )
+    parts = estimator.get_params(deep=True) if param_space else {}
+    axes = []
+    for name, values in param_space.items():
+        _check_order(name, values)
+        owner, _, leaf = name.rpartition("__")
+        part = parts.get(owner) if owner else estimator
+        modality = getattr(part, "_modality", None)
+        passes = modality is not None or leaf == "timestep"
+        if modality is None and leaf in ("block", "timestep"):
+            named = [kind for kind in ("image", "text") if kind in owner.lower()]
+            modality = named[0] if len(named) == 1 else None
+        if name in start:
+            index = _find(name, values, start[name])
+        else:
+            index = _prior(leaf, modality, values)
+        axes.append(
+            Axis(
+                name, tuple(values), index, passes and leaf not in _WITHOUT_PASS, passes
+            )
+        )
+    return axes
+
+
+def _prior(leaf: str, modality: str | None, values: Any) -> int:
+    """Index of the paper's place for texts, of the lower middle for all else."""
+    places = range(len(values))
+    if modality == "text" and leaf == "block":
+        return max(places, key=lambda i: _depth(values[i], i))
+    if modality == "text" and leaf == "timestep":
+        return min(places, key=lambda i: values[i]) if _are_numbers(values) else 0
+    return (len(values) - 1) // 2
+
+
+def _depth(block: Any, index: int) -> tuple[int, float]:
+    if isinstance(block, str):
+        return (3, 0) if block == "last" else (0, index)
+    if not isinstance(block, numbers.Real):
+        return 0, index
+    # Negative blocks count from the end.
+    depth = float(block)
+    return (1 if depth >= 0 else 2), depth
+
+
+def _check_order(name: str, values: Any) -> None:
+    if _are_numbers(values):
+        differences = np.diff(np.asarray(values, dtype=float))
+        if not ((differences > 0).all() or (differences < 0).all()):
+            raise ValueError(
+                f"The values of parameter {name!r} are not in order or repeat: "
+                f"{list(values)}; sort them and list each once, since the search steps "
+                "from a value to its neighbours."
+            )
+        return
+    for i, value in enumerate(values):
+        if any(_same(value, other) for other in values[:i]):
+            raise ValueError(
+                f"The values of parameter {name!r} hold {value!r} twice; list each "
+                "value once."
+            )
+
+
+def _find(name: str, values: Any, wanted: Any) -> int:
+    for i, value in enumerate(values):
+        if _same(value, wanted):
+            return i
+    raise ValueError(
+        f"start={wanted!r} of parameter {name!r} is outside its values "
+        f"{list(values)}; start from one of them."
+    )
+
+
+def _are_numbers(values: Any) -> bool:
+    return all(
+        isinstance(value, numbers.Real) and not isinstance(value, bool)
+        for value in values
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return a is b or bool(a == b)
