@@ -5,7 +5,20 @@ from sklearn_difffeat import __version__
 project = "sklearn_difffeat"
 author = copyright = "the sklearn_difffeat developers"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    # The scripts without a picture of their own are for the command line.
+    "ignore_pattern": r"quickstart|missing_modality",
+    "download_all_examples": False,
+}
 numpydoc_show_class_members = False
 exclude_patterns = ["_build"]
 html_theme = "furo"

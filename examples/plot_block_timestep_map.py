@@ -11,7 +11,7 @@ timestep, for all blocks and folds.
 import warnings
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
@@ -74,7 +74,7 @@ for name, found in [("image", image), ("text", text)]:
 # %%
 # A star marks the best place.
 
-figure = Figure(figsize=(8, 4.4), dpi=150, layout="constrained")
+figure = plt.figure(figsize=(8, 4.4), dpi=150, layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=[6, 3.6])
 for axes, found, title in [
     (left, image, "image, dit-tiny"),

@@ -9,8 +9,8 @@ drawings in colour; the block is chosen by cross-validation on the training digi
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import top_k_accuracy_score
@@ -52,8 +52,7 @@ order = np.argsort(tried)
 means, spreads = (
     search.cv_results_[f"{name}_test_score"][order] for name in ("mean", "std")
 )
-figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-axes = figure.subplots()
+figure, axes = plt.subplots(figsize=(6, 4), dpi=150, layout="constrained")
 axes.errorbar(
     tried[order].astype(int), means, spreads, fmt="o-", color="#0072B2", lw=2, capsize=4
 )

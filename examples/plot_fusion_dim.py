@@ -12,8 +12,8 @@ one logistic regression per label.
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from sklearn_difffeat import FusionClassifier, multilabel_report
 
@@ -81,8 +81,7 @@ for name, column in zip([None, *FUSION_DIMS], scores.T, strict=True):
 # %%
 # The curve rises to the number of directions that there are, and falls slowly beyond.
 
-figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-axes = figure.subplots()
+figure, axes = plt.subplots(figsize=(6, 4), dpi=150, layout="constrained")
 separate, shared = scores[:, 0], scores[:, 1:]
 axes.axhspan(separate.min(), separate.max(), color="#D55E00", alpha=0.2, lw=0)
 axes.axhline(separate.mean(), color="#D55E00", ls="--", lw=2)

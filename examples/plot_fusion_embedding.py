@@ -13,8 +13,8 @@ and Calinski-Harabasz prefer the text, Davies-Bouldin the fusion.
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
@@ -45,7 +45,7 @@ parts = {
     "image": (
         "image",
         ImageDiffusionFeatureTransformer(
-            block=6, timestep=100, cache=output / "features.db"
+            block=8, timestep=0, cache=output / "features.db"
         ),
         "image",
     ),
@@ -115,7 +115,7 @@ print(f"{reports['fused']['n_rows']} held-out drawings")
 # The same drawings, seen by each model.
 
 rows = Y[:, shown].sum(axis=1) == 1
-figure = Figure(figsize=(8, 3.6), dpi=150, layout="constrained")
+figure = plt.figure(figsize=(8, 3.6), dpi=150, layout="constrained")
 for axes, (name, Z) in zip(figure.subplots(1, 3), projected.items(), strict=True):
     EmbeddingDisplay.from_features(
         Z[rows],

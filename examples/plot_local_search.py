@@ -12,8 +12,8 @@ import time
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
@@ -70,7 +70,7 @@ for name, kind in [("walk", LocalSearchCV), ("grid", GridSearchCV)]:
 # %%
 # Hatched places were not tried. The path begins at the open circle.
 
-figure = Figure(figsize=(8, 4.4), dpi=150, layout="constrained")
+figure = plt.figure(figsize=(8, 4.4), dpi=150, layout="constrained")
 scores = searches["grid"].cv_results_["mean_test_score"]
 limits = {"vmin": np.min(scores), "vmax": np.max(scores)}
 for axes, name in zip(figure.subplots(1, 2), ("grid", "walk"), strict=True):

@@ -1,9 +1,21 @@
-"""An estimator whose score is a function of its parameters: known surfaces."""
+"""An estimator whose score is a function of its parameters, and searches of it."""
+
+import itertools
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from sklearn_difffeat import (
+    FusionClassifier,
+    ImageDiffusionFeatureTransformer,
+    LocalSearchCV,
+    TextDiffusionFeatureTransformer,
+    make_fusion_pipeline,
+)
+
 AXIS = list(range(12))
+SPACE = dict.fromkeys("abcd", AXIS)
+X = np.zeros((6, 1))
 
 
 def unimodal(a, b, c, d):
@@ -52,3 +64,24 @@ class Surface(BaseEstimator):
 
     def score(self, X, y=None):
         return self.surface(self.a, self.b, self.c, self.d)
+
+
+def walk(surface, **options):
+    return LocalSearchCV(Surface(surface), SPACE, cv=2, **options).fit(X)
+
+
+def best_of(surface):
+    return max(surface(*point) for point in itertools.product(AXIS, repeat=4))
+
+
+def tried(search):
+    return [tuple(params.values()) for params in search.cv_results_["params"]]
+
+
+def fused(cache=None, **space):
+    model = make_fusion_pipeline(
+        ("picture", ImageDiffusionFeatureTransformer(cache=cache), "image"),
+        ("caption", TextDiffusionFeatureTransformer(cache=cache), "text"),
+        classifier=FusionClassifier(C=0.1),
+    )
+    return model, {f"features__{name}": values for name, values in space.items()}

@@ -1,6 +1,5 @@
 """The contract of LocalSearchCV, on surfaces that are known."""
 
-import itertools
 import pickle
 import warnings
 
@@ -21,189 +20,15 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from surfaces import AXIS, Surface, noisy, plateau, ridge, two_peaks, unimodal
+from surfaces import AXIS, SPACE, Surface, X, best_of, fused, tried, unimodal, walk
 
 from sklearn_difffeat import (
     FusionClassifier,
     ImageDiffusionFeatureTransformer,
     LocalSearchCV,
-    TextDiffusionFeatureTransformer,
-    make_fusion_pipeline,
 )
 
-X = np.zeros((6, 1))
-SPACE = dict.fromkeys("abcd", AXIS)
 C_GRID = [0.001, 0.01, 0.1, 1, 10, 100]
-
-
-def walk(surface, **options):
-    return LocalSearchCV(Surface(surface), SPACE, cv=2, **options).fit(X)
-
-
-def best_of(surface):
-    return max(surface(*point) for point in itertools.product(AXIS, repeat=4))
-
-
-def tried(search):
-    return [tuple(params.values()) for params in search.cv_results_["params"]]
-
-
-@pytest.mark.parametrize("surface", [unimodal, ridge])
-def test_the_peak_of_a_single_hill_is_found_with_few_candidates(surface):
-    search = walk(surface)
-    assert search.best_score_ == pytest.approx(best_of(surface))
-    assert search.n_candidates_ < 0.01 * len(AXIS) ** 4
-
-
-def test_a_noisy_hill_is_climbed_nearly_to_its_top():
-    search = walk(noisy)
-    worst = min(noisy(*point) for point in itertools.product((0, 11), repeat=4))
-    best = best_of(noisy)
-    assert (search.best_score_ - worst) / (best - worst) > 0.93
-
-
-@pytest.mark.parametrize("surface", [plateau, two_peaks])
-def test_restarts_are_the_way_out_of_a_plateau_or_a_lesser_peak(surface):
-    start = {"a": 2, "b": 2, "c": 2, "d": 2}
-    alone = walk(surface, start=start)
-    assert alone.best_score_ < best_of(surface)
-    restarted = walk(surface, start=start, n_restarts=40, random_state=0)
-    assert restarted.best_score_ == pytest.approx(best_of(surface))
-    stages = [step["stage"] for step in restarted.path_]
-    assert stages[0] == "start"
-    assert "restart 1" in stages
-
-
-def test_restarts_are_the_same_with_the_same_random_state():
-    one, other = (walk(two_peaks, n_restarts=3, random_state=5) for _ in range(2))
-    assert tried(one) == tried(other)
-    assert tried(one) != tried(walk(two_peaks, n_restarts=3, random_state=6))
-
-
-@pytest.mark.parametrize("surface", [unimodal, ridge, plateau, two_peaks, noisy])
-def test_no_candidate_is_tried_twice(surface):
-    search = walk(surface, n_restarts=5, random_state=0)
-    assert len(set(tried(search))) == len(tried(search)) == search.n_candidates_
-
-
-@pytest.mark.parametrize("max_candidates", [1, 2, 7, 20])
-def test_max_candidates_is_respected_to_the_candidate(max_candidates):
-    search = walk(unimodal, max_candidates=max_candidates, n_restarts=2)
-    assert search.n_candidates_ == max_candidates == len(tried(search))
-    assert search.best_score_ == max(search.cv_results_["mean_test_score"])
-
-
-def test_a_small_space_is_never_searched_beyond_its_size():
-    space = {"a": [7, 8], "b": [3]}
-    search = LocalSearchCV(Surface(), space, cv=2, n_restarts=50, random_state=0)
-    assert search.fit(X).n_candidates_ <= 2
-
-
-def test_an_empty_space_is_the_estimator_as_it_is():
-    search = LocalSearchCV(Surface(a=8), {}, cv=2, n_restarts=1).fit(X)
-    assert search.best_params_ == {}
-
-
-def test_the_path_rises_and_ends_at_the_best():
-    search = walk(unimodal)
-    scores = [step["score"] for step in search.path_]
-    assert scores == sorted(scores)
-    last = search.path_[-1]
-    assert last["params"] == search.best_params_
-    assert last["index"] == search.best_index_
-    for step in search.path_:
-        assert search.cv_results_["params"][step["index"]] == step["params"]
-
-
-def test_the_walk_starts_from_the_middle_or_from_start():
-    assert tried(walk(unimodal))[0] == (5, 5, 5, 5)
-    assert tried(walk(unimodal, start={"b": 9}))[0] == (5, 9, 5, 5)
-
-
-def fused(cache=None, **space):
-    model = make_fusion_pipeline(
-        ("picture", ImageDiffusionFeatureTransformer(cache=cache), "image"),
-        ("caption", TextDiffusionFeatureTransformer(cache=cache), "text"),
-        classifier=FusionClassifier(C=0.1),
-    )
-    return model, {f"features__{name}": values for name, values in space.items()}
-
-
-@pytest.mark.parametrize(
-    ("blocks", "timesteps", "deepest", "clean"),
-    [
-        ([2, 4, 6], [0, 100, 300], 6, 0),
-        ([6, 4, 2], [300, 100, 20], 6, 20),
-        ([-5, -3, -1], [0], -1, 0),
-        ([2, "last", "middle"], ["middle", 0], "last", "middle"),
-        ([[2, 4], [4, 6]], [[0], [100]], [4, 6], [0]),
-    ],
-)
-def test_the_prior_of_texts_is_deepest_and_noise_free(
-    blocks, timesteps, deepest, clean
-):
-    from sklearn_difffeat._search_axes import build_axes
-
-    model, space = fused(caption__block=blocks, caption__timestep=timesteps)
-    block, timestep = build_axes(model, space, None)
-    assert blocks[block.start] == deepest
-    assert timesteps[timestep.start] == clean
-
-
-def test_the_prior_of_images_is_the_middle():
-    from sklearn_difffeat._search_axes import build_axes
-
-    model, space = fused(
-        picture__block=[0, 2, 4, 6, 8], picture__timestep=[0, 50, 100, 200]
-    )
-    block, timestep = build_axes(model, space, None)
-    assert (space[block.name][block.start], timestep.values[timestep.start]) == (4, 50)
-    assert (block.costly, timestep.costly) == (False, True)
-
-
-def test_the_name_of_a_step_tells_the_modality_where_the_estimator_does_not():
-    from sklearn_difffeat._search_axes import build_axes
-
-    model = Pipeline([("text", Surface()), ("image", Surface())])
-    space = {"text__block": [1, 2, 3], "image__block": [1, 2, 3], "other__block": [1]}
-    assert [axis.start for axis in build_axes(model, space, None)] == [2, 1, 0]
-
-
-def test_blocks_cost_no_pass_and_timesteps_are_paid_one_at_a_time():
-    from sklearn_difffeat._search_axes import build_axes
-    from sklearn_difffeat._walk import Walk
-
-    class Model:
-        def get_params(self, deep=True):
-            return {}
-
-    space = {
-        "image__block": list(range(12)),
-        "image__timestep": [0, 50, 100, 200, 400, 700],
-        "text__block": list(range(6)),
-        "text__timestep": [0, 100, 300],
-    }
-    axes = build_axes(Model(), space, None)
-    top = (8, 1, 3, 0)
-
-    def score(points):
-        batches.append(points)
-        return [-sum((p - t) ** 2 for p, t in zip(q, top, strict=True)) for q in points]
-
-    batches = []
-    search = Walk(axes, score)
-    search.run(0, np.random.RandomState(0))
-    assert max(search.scores, key=search.scores.get) == top
-    seen = set()
-    for points in batches:
-        new = {(p[1], p[3]) for p in points} - seen
-        assert len(new) <= 1
-        seen |= new
-    # Of the image 100, 50 and 0, of the text 0 and 100.
-    assert search.passes == {
-        *(("image", (i,)) for i in (0, 1, 2)),
-        *(("text", (i,)) for i in (0, 1)),
-    }
 
 
 def test_a_search_on_a_cache_passes_each_row_once_a_timestep(
@@ -444,50 +269,12 @@ def test_metadata_reaches_estimator_and_scorer():
     assert 2 not in search.predict(iris[0])
 
 
-@pytest.mark.parametrize(
-    ("space", "options", "message"),
-    [
-        ({"a": []}, {}, "need to be a non-empty sequence, got: \\[\\]"),
-        ({"a": [1, 3, 2]}, {}, "'a' are not in order or repeat"),
-        ({"a": [1, 1, 2]}, {}, "'a' are not in order or repeat"),
-        ({"a": ["x", "y", "x"]}, {}, "'a' hold 'x' twice"),
-        ({"a": np.ones((2, 2))}, {}, "one-dimensional"),
-        ({"a": [1, 2]}, {"start": {"a": 3}}, "start=3 of parameter 'a' is outside"),
-        ({"a": [1, 2]}, {"start": {"e": 3}}, "start names 'e'"),
-        ({"e": [1, 2]}, {}, "Invalid parameter 'e' for estimator Surface"),
-        ({"a": [1, 2]}, {"max_candidates": 0}, "'max_candidates' parameter"),
-        ({"a": [1, 2]}, {"max_candidates": 1.5}, "'max_candidates' parameter"),
-        ({"a": [1, 2]}, {"n_restarts": -1}, "'n_restarts' parameter"),
-        ([{"a": [1, 2]}], {}, "'param_space' parameter"),
-    ],
-)
-def test_bad_spaces_are_errors_that_name_the_parameter(space, options, message):
-    with pytest.raises(ValueError, match=message):
-        LocalSearchCV(Surface(), space, cv=2, **options).fit(X)
-
-
-@pytest.mark.parametrize("values", [1, "abc"])
-def test_values_that_are_no_list_are_refused_as_by_grid_search(values):
-    with pytest.raises(TypeError, match="needs to be a list or a numpy array"):
-        LocalSearchCV(Surface(), {"a": values}, cv=2).fit(X)
-
-
 def test_a_scorer_that_returns_no_number_is_refused_as_by_grid_search():
     search = LocalSearchCV(Surface(), SPACE, cv=2, scoring=lambda *a: "high")
     with pytest.raises(ValueError, match="scoring must return a number, got high"):
         search.fit(X)
     scorer = make_scorer(lambda y, p: 1.0)
     assert LocalSearchCV(Surface(), SPACE, cv=2, scoring=scorer).fit(X, X[:, 0])
-
-
-def test_values_may_be_arrays_dicts_estimators_and_none():
-    space = {
-        "a": [None, np.array([1, 2]), np.array([1, 2, 3])],
-        "b": [{"x": 1}, {"x": 2}],
-        "c": [SVC(), LogisticRegression()],
-    }
-    search = LocalSearchCV(Surface(lambda *point: 0.0), space, cv=2)
-    assert search.fit(X).n_candidates_ > 3
 
 
 @pytest.mark.filterwarnings("ignore")
