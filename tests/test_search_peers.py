@@ -95,7 +95,7 @@ def load_peers():
     return module
 
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 peers = load_peers()
 globals().update(
     {
