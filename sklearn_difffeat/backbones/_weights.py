@@ -1,0 +1,124 @@
+"""Which files hold a model's weights, whether they are whole, how large they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.backbones._source import Source
+
+# As from_pretrained of transformers and of diffusers look for them.
+NAMES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+)
+DENOISERS = ("transformer", "unet")
+STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+LFS_POINTER = b"version https://git-lfs"
+
+
+def _parts(source: Source) -> list[str]:
+    """Folders whose weights are loaded; text encoders run once and are let go."""
+    if any(source.at_hand(f"{part}/config.json") for part in DENOISERS):
+        return [
+            f"{part}/"
+            for part in (*DENOISERS, "vae")
+            if source.find(f"{part}/config.json")
+        ]
+    return [""]
+
+
+def weight_files(source: Source) -> list[str]:
+    """Return the files that loading reads, whether or not they are there."""
+    files = []
+    for part in _parts(source):
+        for name in NAMES:
+            if source.size_of(part + name) is not None:
+                files.append(part + name)
+                break
+            index = source.read_json(f"{part}{name}.index.json")
+            if index is not None:
+                files.extend(part + file for file in {*index["weight_map"].values()})
+                break
+        else:
+            files.append(part + NAMES[bool(part)])
+    return sorted(files)
+
+
+def _is_whole(path: Path | None) -> bool:
+    if path is None:
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(LFS_POINTER)) != LFS_POINTER
+
+
+def check_weights(source: Source) -> None:
+    """Refuse a model whose weight files are not all here and cannot be fetched.
+
+    Raises
+    ------
+    FileNotFoundError
+        Naming the first file that is missing.
+    """
+    if source.on_hub and not source.local_files_only:
+        return
+    files = weight_files(source)
+    missing = [file for file in files if not _is_whole(source.at_hand(file))]
+    if missing:
+        raise FileNotFoundError(
+            f"backbone={source.name!r} is only half downloaded: {len(missing)} of its "
+            f"{len(files)} weight files are missing, such as {missing[0]!r}; download "
+            "it again, with network access."
+        )
+
+
+def fetch_weights(source: Source) -> None:
+    """Download the weight files that are not in the cache, with progress bars."""
+    from sklearn_difffeat.backbones import _hub
+
+    for file in weight_files(source) if source.on_hub else []:
+        if source.at_hand(file) is None:
+            _hub.download(source.location, file, source.revision)
+
+
+def loaded_bytes(source: Source, bytes_per_number: int) -> int | None:
+    """Return what the weights take in memory at a precision; None if unknown.
+
+    Exact where the files are here; else guessed from their sizes and the
+    configuration, which may not name the precision that they are stored in.
+    """
+    total = 0
+    for file in weight_files(source):
+        count = _count_numbers(source.at_hand(file))
+        if count is None:
+            size = source.size_of(file)
+            if size is None:
+                return None
+            folder = file.rpartition("/")[0]
+            config = source.read_json(
+                f"{folder}/config.json" if folder else "config.json"
+            )
+            stored = (config or {}).get("dtype") or (config or {}).get("torch_dtype")
+            count = size // STORED_BYTES.get(str(stored), 4)
+        total += count * bytes_per_number
+    return total
+
+
+def _count_numbers(path: Path | None) -> int | None:
+    """Count the numbers in a safetensors file by its header alone."""
+    if path is None or path.suffix != ".safetensors":
+        return None
+    with open(path, "rb") as file:
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, 2**27)))
+        except (struct.error, ValueError):
+            return None
+    header.pop("__metadata__", None)
+    return sum(math.prod(tensor["shape"]) for tensor in header.values())
