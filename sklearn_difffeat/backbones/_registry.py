@@ -16,7 +16,7 @@ from sklearn_difffeat.backbones._code import carries_code, check_trusted
 from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.backbones._memory import check_memory, release_device_memory
 from sklearn_difffeat.backbones._source import Source, locate
-from sklearn_difffeat.backbones._weights import check_weights, fetch_weights
+from sklearn_difffeat.backbones._weights import check_weights, fetch
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +175,7 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
             check_trusted(source)
             check_weights(source)
             check_memory(source, device, dtype)
-            fetch_weights(source)
+            fetch(source)
             with naming_damage(source), without_progress_bars():
                 _loaded[key] = family.load(source, device, dtype)
         _loaded.move_to_end(key)

@@ -18,13 +18,13 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.initialization import no_init_weights
 
 from sklearn_difffeat.backbones._base import BackboneInfo
-from sklearn_difffeat.backbones._source import Source, check_complete
+from sklearn_difffeat.backbones._source import Source, check_complete, locate
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
     TokenizedBackbone,
     number,
 )
-from sklearn_difffeat.backbones._weights import weight_files
+from sklearn_difffeat.backbones._weights import fetch_small, weight_files
 
 AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
 
@@ -92,8 +92,11 @@ class RemoteTextBackbone(TokenizedBackbone):
     ) -> RemoteTextBackbone:
         tokenizer = cls._load_tokenizer(source)
         kind = _find_class(source)
-        options = source.options | {"trust_remote_code": source.trust_remote_code}
-        config = AutoConfig.from_pretrained(source.location, **options)
+        config = AutoConfig.from_pretrained(
+            source.snapshot,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
+        )
         cls.adapt(config)
         with _default_dtype(dtype), no_init_weights():
             model = kind(config)
@@ -103,19 +106,22 @@ class RemoteTextBackbone(TokenizedBackbone):
 
     @classmethod
     def _load_tokenizer(cls, source: Source) -> Any:
-        if source.find("tokenizer_config.json") or cls.tokenizer_source is None:
-            name, options = source.location, source.options
-        elif source.on_hub:
+        place = source
+        if cls.tokenizer_source and not source.find("tokenizer_config.json"):
             name, revision = cls.tokenizer_source
-            options = source.options | {"revision": revision}
-        else:
-            raise ValueError(
-                f"backbone={source.name!r} holds no tokenizer; save that of "
-                f"{cls.tokenizer_source[0]!r} beside the model."
+            if not source.on_hub:
+                raise ValueError(
+                    f"backbone={source.name!r} holds no tokenizer; save that of "
+                    f"{name!r} beside the model."
+                )
+            place = locate(
+                name, revision=revision, local_files_only=source.local_files_only
             )
-        trust = source.trust_remote_code
+            fetch_small(place)
         tokenizer = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=trust, **options
+            place.snapshot,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
         )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -135,7 +141,7 @@ def _find_class(source: Source) -> Any:
         )
     try:
         return get_class_from_dynamic_module(
-            reference, source.location, **source.options
+            reference, source.snapshot, local_files_only=source.local_files_only
         )
     except ImportError as error:
         reason = " ".join(str(error).split()).rstrip(".")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sklearn_difffeat.backbones import _hub
+from sklearn_difffeat.backbones._fingerprint import folder_fingerprint
 from sklearn_difffeat.backbones._weights import weight_files
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_SUFFIXES = {".safetensors", ".bin"}
-CONFIG_SUFFIXES = {".json", ".txt", ".model", ".py"}
-N_SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
 def embedded_names() -> list[str]:
@@ -73,6 +70,15 @@ class Source:
         sizes = _hub.file_sizes(self.location, self.revision, ask=ask)
         return None if sizes is None else sizes.get(file)
 
+    @property
+    def snapshot(self) -> str:
+        """The folder on this machine; of a hub id it holds what was downloaded."""
+        for marker in MARKERS if self.on_hub else ():
+            path = self.at_hand(marker)
+            if path is not None:
+                return str(path.parents[marker.count("/")])
+        return self.location
+
     def read_json(self, file: str) -> dict[str, Any] | None:
         """Parse a configuration file, or return None where the source lacks it."""
         path = self.find(file)
@@ -119,33 +125,7 @@ class Source:
         """The commit for a hub id; for a folder a digest of what its files hold."""
         if self.on_hub:
             return f"hub:{self.location}@{self.revision}"
-        root = Path(self.location)
-        files = sorted(p for p in root.rglob("*") if p.suffix in CONFIG_SUFFIXES)
-        stamps = tuple(
-            (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
-            for p in files + self.weight_files()
-        )
-        return _digest_folder(self.location, stamps)
-
-
-@lru_cache(maxsize=32)
-def _digest_folder(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Digest names, sizes and evenly spread samples of the files' bytes.
-
-    Training changes every tensor, so samples tell two sets of weights apart without
-    reading gigabytes; time stamps only tell when to look again.
-    """
-    digest = hashlib.sha256()
-    for name, size, _ in stamps:
-        digest.update(f"{name}:{size}\n".encode())
-        with open(Path(folder, name), "rb") as file:
-            if size <= N_SAMPLES * SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for i in range(N_SAMPLES):
-                file.seek(i * (size - SAMPLE_BYTES) // (N_SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return f"sha256:{digest.hexdigest()}"
+        return folder_fingerprint(self.location, self.weight_files())
 
 
 def locate(
@@ -215,7 +195,7 @@ def _resolve(source: Source) -> Source:
         path = source.at_hand(marker)
         if path is not None:
             # <cache>/snapshots/<commit>/<marker>
-            commit = path.parts[-2 - marker.count("/")]
+            commit = path.parents[marker.count("/")].name
             return replace(source, revision=commit, local_files_only=True)
     found = "is only partly in" if _hub.is_interrupted(source.location) else "is not in"
     raise OSError(

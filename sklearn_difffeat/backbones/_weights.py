@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sklearn_difffeat.backbones._hub import download, file_sizes
+
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones._source import Source
 
@@ -20,6 +22,8 @@ NAMES = (
 )
 DENOISERS = ("transformer", "unet")
 STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+# Configurations, vocabularies, and code that a user may trust.
+SMALL_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py"}
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -78,13 +82,32 @@ def check_weights(source: Source) -> None:
         )
 
 
-def fetch_weights(source: Source) -> None:
-    """Download the weight files that are not in the cache, with progress bars."""
-    from sklearn_difffeat.backbones import _hub
+def fetch(source: Source) -> None:
+    """Download the weights that are not in the cache, with progress bars.
 
-    for file in weight_files(source) if source.on_hub else []:
-        if source.at_hand(file) is None:
-            _hub.download(source.location, file, source.revision)
+    What is left to ``from_pretrained`` of a hub id asks the hub again, and again where
+    there is no network; of a :attr:`Source.snapshot` it does not.
+    """
+    fetch_small(source)
+    for file in weight_files(source) if source.on_hub else ():
+        _fetch_file(source, file)
+
+
+def fetch_small(source: Source) -> None:
+    """Download configurations, vocabularies and code that are not in the cache."""
+    if not source.on_hub:
+        return
+    sizes = file_sizes(
+        source.location, source.revision, ask=not source.local_files_only
+    )
+    for file in sizes or ():
+        if "/" not in file and Path(file).suffix in SMALL_SUFFIXES:
+            _fetch_file(source, file)
+
+
+def _fetch_file(source: Source, file: str) -> None:
+    if source.at_hand(file) is None:
+        download(source.location, file, source.revision)
 
 
 def loaded_bytes(source: Source, bytes_per_number: int) -> int | None:

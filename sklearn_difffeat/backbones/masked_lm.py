@@ -71,8 +71,11 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> MaskedLMBackbone:
-        options = source.options | {"trust_remote_code": source.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+        options = {
+            "trust_remote_code": source.trust_remote_code,
+            "local_files_only": True,
+        }
+        tokenizer = AutoTokenizer.from_pretrained(source.snapshot, **options)
         for token in ("mask", "pad"):
             if getattr(tokenizer, f"{token}_token_id") is None:
                 raise ValueError(
@@ -80,7 +83,7 @@ class MaskedLMBackbone(TokenizedBackbone):
                     "token; use a masked language model."
                 )
         model, loading = AutoModelForMaskedLM.from_pretrained(
-            source.location, dtype=dtype, output_loading_info=True, **options
+            source.snapshot, dtype=dtype, output_loading_info=True, **options
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}
