@@ -87,6 +87,9 @@ def test_a_fitted_model_in_the_cache_does_not_wait_for_a_hub_that_is_gone(
 def test_downloads_show_progress_and_reading_from_disk_does_not(
     hub, bert_folder, dit_folder, capfd, monkeypatch
 ):
+    from huggingface_hub.utils import enable_progress_bars
+
+    enable_progress_bars()
     # Bars are shown on a terminal only, unless this is set.
     monkeypatch.setenv("TQDM_POSITION", "-1")
     hub.add("someone/bert", bert_folder)
