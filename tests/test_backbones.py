@@ -373,6 +373,31 @@ def test_size_of_pickled_weights_is_guessed_from_the_file(legacy_dit_folder):
     assert loaded_bytes(source, 2) == pytest.approx(stored / 2, rel=0.01)
 
 
+def test_text_encoders_count_apart_from_the_model_that_follows_them(
+    dit_folder, tmp_path
+):
+    from safetensors.torch import save_file
+
+    from sklearn_difffeat.backbones._weights import loaded_bytes
+
+    folder = tmp_path / "dit"
+    shutil.copytree(dit_folder, folder)
+    alone = loaded_bytes(locate_backbone(folder)[0], 4)
+    index = {"text_encoder": ["transformers", "T5EncoderModel"], "vae": ["diffusers"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert loaded_bytes(locate_backbone(folder)[0], 4) == alone
+    (folder / "text_encoder").mkdir()
+    (folder / "text_encoder" / "config.json").write_text("{}")
+    with pytest.raises(OSError, match=r"1 of its 3 .*'text_encoder/model"):
+        locate_backbone(folder)
+    for count in (1, alone):
+        tensor = {"weight": torch.zeros(count, dtype=torch.float16)}
+        save_file(tensor, folder / "text_encoder" / "model.safetensors")
+        source, info = locate_backbone(folder)
+        assert loaded_bytes(source, 4) == max(alone, 4 * count)
+        assert info.size_mb > (alone + 2 * count) / 1e6
+
+
 def test_memory_of_a_container_is_what_its_limit_leaves(tmp_path):
     from sklearn_difffeat.backbones._memory import _cgroup_memory, free_memory
 

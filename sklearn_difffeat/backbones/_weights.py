@@ -27,32 +27,32 @@ SMALL_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py"}
 LFS_POINTER = b"version https://git-lfs"
 
 
-def _parts(source: Source) -> list[str]:
-    """Folders whose weights are loaded; text encoders run once and are let go."""
-    if any(source.at_hand(f"{part}/config.json") for part in DENOISERS):
-        return [
-            f"{part}/"
-            for part in (*DENOISERS, "vae")
-            if source.find(f"{part}/config.json")
-        ]
-    return [""]
+def _stages(source: Source) -> list[list[str]]:
+    """Return the folders that are in memory together: text encoders come and go."""
+    if not any(source.at_hand(f"{part}/config.json") for part in DENOISERS):
+        return [[""]]
+    index = source.read_json("model_index.json") or {}
+    encoders = sorted(part for part in index if part.startswith("text_encoder"))
+    return [
+        [f"{part}/" for part in stage if source.find(f"{part}/config.json")]
+        for stage in ((*DENOISERS, "vae"), encoders)
+    ]
+
+
+def _files(source: Source, part: str) -> list[str]:
+    for name in NAMES:
+        if source.size_of(part + name) is not None:
+            return [part + name]
+        index = source.read_json(f"{part}{name}.index.json")
+        if index is not None:
+            return [part + file for file in {*index["weight_map"].values()}]
+    return [part + NAMES[part.startswith((*DENOISERS, "vae"))]]
 
 
 def weight_files(source: Source) -> list[str]:
     """Return the files that loading reads, whether or not they are there."""
-    files = []
-    for part in _parts(source):
-        for name in NAMES:
-            if source.size_of(part + name) is not None:
-                files.append(part + name)
-                break
-            index = source.read_json(f"{part}{name}.index.json")
-            if index is not None:
-                files.extend(part + file for file in {*index["weight_map"].values()})
-                break
-        else:
-            files.append(part + NAMES[bool(part)])
-    return sorted(files)
+    parts = [part for stage in _stages(source) for part in stage]
+    return sorted(file for part in parts for file in _files(source, part))
 
 
 def _is_whole(path: Path | None) -> bool:
@@ -101,7 +101,7 @@ def fetch_small(source: Source) -> None:
         source.location, source.revision, ask=not source.local_files_only
     )
     for file in sizes or ():
-        if "/" not in file and Path(file).suffix in SMALL_SUFFIXES:
+        if file.count("/") <= 1 and Path(file).suffix in SMALL_SUFFIXES:
             _fetch_file(source, file)
 
 
@@ -116,21 +116,23 @@ def loaded_bytes(source: Source, bytes_per_number: int) -> int | None:
     Exact where the files are here; else guessed from their sizes and the
     configuration, which may not name the precision that they are stored in.
     """
-    total = 0
-    for file in weight_files(source):
-        count = _count_numbers(source.at_hand(file))
-        if count is None:
-            size = source.size_of(file)
-            if size is None:
-                return None
-            folder = file.rpartition("/")[0]
-            config = source.read_json(
-                f"{folder}/config.json" if folder else "config.json"
-            )
-            stored = (config or {}).get("dtype") or (config or {}).get("torch_dtype")
-            count = size // STORED_BYTES.get(str(stored), 4)
-        total += count * bytes_per_number
-    return total
+    counts = [
+        [_count(source, part, file) for part in stage for file in _files(source, part)]
+        for stage in _stages(source)
+    ]
+    if any(count is None for stage in counts for count in stage):
+        return None
+    return bytes_per_number * max(sum(filter(None, stage)) for stage in counts)
+
+
+def _count(source: Source, part: str, file: str) -> int | None:
+    counted = _count_numbers(source.at_hand(file))
+    size = source.size_of(file)
+    if counted is not None or size is None:
+        return counted
+    config = source.read_json(f"{part}config.json") or {}
+    stored = str(config.get("dtype") or config.get("torch_dtype"))
+    return size // STORED_BYTES.get(stored, 4)
 
 
 def _count_numbers(path: Path | None) -> int | None:
