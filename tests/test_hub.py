@@ -20,6 +20,15 @@ from sklearn_difffeat import (
 TEXTS = ["a red bird"]
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    """Forget what is known of other tests' commits, which have the same name."""
+    from sklearn_difffeat.backbones import _registry
+
+    _registry._describe.cache_clear()
+    _registry._check_weights_once.cache_clear()
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     release_backbones()
@@ -82,6 +91,37 @@ def test_a_fitted_model_in_the_cache_does_not_wait_for_a_hub_that_is_gone(
     hub.requests.clear()
     transformer.transform(TEXTS)
     assert not hub.requests
+
+
+def test_local_files_only_asks_no_hub(hub, bert_folder):
+    hub.add("someone/bert", bert_folder)
+    with pytest.raises(OSError, match="is not in the local cache"):
+        describe_backbone("someone/bert", local_files_only=True)
+    assert not hub.requests
+    TextDiffusionFeatureTransformer("someone/bert").fit(TEXTS)
+    hub.requests.clear()
+    local = TextDiffusionFeatureTransformer("someone/bert", local_files_only=True)
+    with pytest.raises(OSError, match="is only half downloaded"):
+        local.fit(TEXTS)
+    assert not hub.requests
+    TextDiffusionFeatureTransformer("someone/bert").fit_transform(TEXTS)
+    release_backbones()
+    hub.requests.clear()
+    local.fit_transform(TEXTS)
+    assert not hub.requests
+
+
+def test_size_guessed_too_small_is_counted_after_the_download(
+    hub, bert_folder, monkeypatch
+):
+    from sklearn_difffeat.backbones import _memory
+
+    hub.add("someone/bert", bert_folder)
+    hub.sizes["model.safetensors"] = 4000
+    monkeypatch.setattr(_memory, "free_memory", lambda: 10_000)
+    with pytest.raises(MemoryError, match="of main memory are free"):
+        TextDiffusionFeatureTransformer("someone/bert").fit_transform(TEXTS)
+    assert "model.safetensors" in downloads(hub)
 
 
 def test_downloads_show_progress_and_reading_from_disk_does_not(
@@ -160,17 +200,17 @@ def test_a_download_that_breaks_off_is_named(hub, bert_folder, tmp_path):
 def test_a_cached_model_whose_weights_are_missing_is_half_downloaded(
     cache, bert_folder, dit_folder
 ):
-    cached(bert_folder, cache, "half-bert")
-    cached(dit_folder, cache, "half-dit")
+    cached(bert_folder, cache, "bert")
+    cached(dit_folder, cache, "dit")
     snapshots = cache.glob("models--*/snapshots/*")
     for snapshot in snapshots:
         for weights in (*snapshot.glob("*.safetensors"), *snapshot.glob("vae/*.saf*")):
             weights.unlink()
-    assert describe_backbone("someone/half-bert").size_mb is None
+    assert describe_backbone("someone/bert").size_mb is None
     with pytest.raises(OSError, match="only half downloaded: 1 of its 1 weight files"):
-        TextDiffusionFeatureTransformer("someone/half-bert").fit(TEXTS)
+        TextDiffusionFeatureTransformer("someone/bert").fit(TEXTS)
     with pytest.raises(OSError, match=r"1 of its 2 weight files .*'vae/diffusion"):
-        ImageDiffusionFeatureTransformer("someone/half-dit").fit(PICTURES)
+        ImageDiffusionFeatureTransformer("someone/dit").fit(PICTURES)
 
 
 def test_a_cache_that_holds_only_a_broken_download_is_named(cache):

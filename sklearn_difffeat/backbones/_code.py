@@ -20,7 +20,7 @@ def carries_code(source: Source) -> bool:
     return False
 
 
-def check_trusted(source: Source) -> None:
+def check_trusted(source: Source, carries_code: bool) -> None:
     """Refuse a checkpoint with code of its own, unless the user trusts it.
 
     Raises
@@ -28,7 +28,7 @@ def check_trusted(source: Source) -> None:
     ValueError
         When code would run and ``trust_remote_code`` is False.
     """
-    if carries_code(source) and not source.trust_remote_code:
+    if carries_code and not source.trust_remote_code:
         raise ValueError(
             f"backbone={source.name!r} carries code of its own, which can do anything "
             "that you can; read it, pin its `revision`, and set trust_remote_code=True "

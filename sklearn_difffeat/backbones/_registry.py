@@ -84,14 +84,20 @@ def locate_backbone(
     """
     source = locate(name, **options)
     info = _describe(source, source.fingerprint)
-    check_trusted(source)
-    check_weights(source)
+    check_trusted(source, info.carries_code)
+    _check_weights_once(source, info.fingerprint)
     return source, info
+
+
+# A search asks at every fit and transform; that weights are missing is not remembered.
+@lru_cache(maxsize=32)
+def _check_weights_once(source: Source, fingerprint: str) -> None:
+    check_weights(source)
 
 
 @lru_cache(maxsize=32)
 def _describe(source: Source, fingerprint: str) -> BackboneInfo:
-    """Read the configuration; a search asks for it at every fit and transform."""
+    """Read the configuration; this, too, a search asks for again and again."""
     info = family_of(source).describe(source)
     return replace(info, revision=source.revision, carries_code=carries_code(source))
 
@@ -115,8 +121,10 @@ def describe_backbone(
         hub's layout.
     revision : str, optional
         Hub revision.
-    local_files_only, trust_remote_code : bool, default=False
-        Passed through to the hub.
+    local_files_only : bool, default=False
+        Ask the cache only.
+    trust_remote_code : bool, default=False
+        Of no effect here: describing runs no code, whether trusted or not.
 
     Returns
     -------
@@ -162,7 +170,8 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
     Raises
     ------
     MemoryError
-        When the weights do not fit; nothing has been downloaded or loaded then.
+        When the weights do not fit; nothing has been loaded then, nor downloaded
+        where the hub's listing tells.
     ValueError
         When the weights are damaged.
     OSError
@@ -172,10 +181,13 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
     with _lock:
         if key not in _loaded:
             family = family_of(source)
-            check_trusted(source)
+            check_trusted(source, carries_code(source))
             check_weights(source)
             check_memory(source, device, dtype)
-            fetch(source)
+            if source.on_hub:
+                fetch(source)
+                # What was guessed from the hub's listing can be counted now.
+                check_memory(source, device, dtype)
             with naming_damage(source), without_progress_bars():
                 _loaded[key] = family.load(source, device, dtype)
         _loaded.move_to_end(key)

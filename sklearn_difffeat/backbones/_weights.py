@@ -89,17 +89,15 @@ def fetch(source: Source) -> None:
     there is no network; of a :attr:`Source.snapshot` it does not.
     """
     fetch_small(source)
-    for file in weight_files(source) if source.on_hub else ():
+    for file in weight_files(source):
         _fetch_file(source, file)
 
 
 def fetch_small(source: Source) -> None:
     """Download configurations, vocabularies and code that are not in the cache."""
-    if not source.on_hub:
+    if not source.on_hub or source.local_files_only:
         return
-    sizes = file_sizes(
-        source.location, source.revision, ask=not source.local_files_only
-    )
+    sizes = file_sizes(source.location, source.revision, ask=True)
     for file in sizes or ():
         if file.count("/") <= 1 and Path(file).suffix in SMALL_SUFFIXES:
             _fetch_file(source, file)
