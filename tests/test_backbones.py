@@ -360,6 +360,16 @@ def test_weights_too_large_for_a_gpu_are_refused(dit_folder, monkeypatch):
         ImageDiffusionFeatureTransformer(dit_folder).fit_transform(PICTURES)
 
 
+def test_free_memory_is_asked_of_the_device_itself(monkeypatch):
+    from sklearn_difffeat.backbones._memory import free_device_memory
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 8))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 7)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 3)
+    found = [free_device_memory(name) for name in ("cuda:1", "cuda", "mps", "cpu")]
+    assert found == [5, 5, 4, None]
+
+
 def test_size_of_pickled_weights_is_guessed_from_the_file(legacy_dit_folder):
     from sklearn_difffeat.backbones._weights import loaded_bytes, weight_files
 

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +194,32 @@ def test_a_known_family_whose_checkpoint_carries_code_is_refused_too(
             TextDiffusionFeatureTransformer(folder).fit(TEXTS)
         (folder / file).write_text(json.dumps(content))
     TextDiffusionFeatureTransformer(folder).fit(TEXTS)
+
+
+def test_a_checkpoint_that_lost_its_code_is_an_error_that_says_so(
+    checkpoints, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["llada"][0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["auto_map"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="'llada', whose code has to come with it"):
+        transformer_of(folder).fit(TEXTS).transform(TEXTS)
+    del config["n_layers"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json lacks 'n_layers'"):
+        describe_backbone(folder)
+
+
+def test_code_is_not_imported_untrusted_by_any_way(checkpoints):
+    from sklearn_difffeat.backbones.llada import LLaDABackbone
+
+    source, _ = locate_backbone(checkpoints["llada"][0], trust_remote_code=True)
+    with pytest.raises(ValueError, match="set trust_remote_code=True"):
+        LLaDABackbone.load(
+            replace(source, trust_remote_code=False), "cpu", torch.float32
+        )
 
 
 def test_a_pickle_of_a_model_with_code_works_in_a_new_process(checkpoints, tmp_path):

@@ -18,6 +18,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.initialization import no_init_weights
 
 from sklearn_difffeat.backbones._base import BackboneInfo
+from sklearn_difffeat.backbones._code import check_trusted
 from sklearn_difffeat.backbones._source import Source, check_complete, locate
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
@@ -139,6 +140,7 @@ def _find_class(source: Source) -> Any:
             "whose code has to come with it, but config.json names none in auto_map; "
             "download it again."
         )
+    check_trusted(source, carries_code=True)
     try:
         return get_class_from_dynamic_module(
             reference, source.snapshot, local_files_only=source.local_files_only

@@ -97,9 +97,10 @@ def fetch_small(source: Source) -> None:
     """Download configurations, vocabularies and code that are not in the cache."""
     if not source.on_hub or source.local_files_only:
         return
-    sizes = file_sizes(source.location, source.revision, ask=True)
-    for file in sizes or ():
-        if file.count("/") <= 1 and Path(file).suffix in SMALL_SUFFIXES:
+    sizes = file_sizes(source.location, source.revision, ask=True) or {}
+    depth = 1 if "model_index.json" in sizes else 0
+    for file in sizes:
+        if file.count("/") <= depth and Path(file).suffix in SMALL_SUFFIXES:
             _fetch_file(source, file)
 
 
