@@ -120,7 +120,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self._validate_params()
         cells = as_cells(X, arrays=self._accepts_arrays)
         self._check_cells(cells)
-        source, info = self._locate(self._hub_options())
+        _, info = self._locate(self._hub_options())
         plan = self._plan_for(info, self.block, self.timestep)
         blocks, timesteps = plan.blocks, plan.timesteps
         self.n_blocks_ = info.n_blocks
@@ -129,7 +129,8 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self.block_ = blocks[0] if _is_scalar(self.block) else list(blocks)
         self.timestep_ = timesteps[0] if _is_scalar(self.timestep) else list(timesteps)
         self.n_features_out_ = plan.n_features(info.width)
-        self._plan, self._info, self._revision = plan, info, source.revision
+        self.revision_ = info.revision
+        self._plan, self._info = plan, info
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -159,7 +160,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         absent = self._check_cells(cells)
         features = np.empty((len(cells), self.n_features_out_), np.float32)
         features[absent] = np.nan
-        options = self._hub_options() | {"revision": self._revision}
+        options = self._hub_options() | {"revision": self.revision_}
         source, info = self._locate(options)
         if info.fingerprint != self.backbone_fingerprint_:
             raise ValueError(

@@ -119,6 +119,8 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     n_blocks_, n_timesteps_, n_features_out_ : int
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again before extraction.
+    revision_ : str or None
+        The commit of a hub id, which transform loads whatever the hub has since.
 
     See Also
     --------

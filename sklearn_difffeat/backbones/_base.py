@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
     from sklearn_difffeat.backbones._source import Source
+
+
+# As in cc-by-nc-4.0, stabilityai-nc-research-community, flux-1-dev-non-commercial.
+NON_COMMERCIAL = re.compile(r"(\b|_)(nc|non-?commercial|research(-only)?)(\b|_)", re.I)
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,16 @@ class BackboneInfo:
     license : str or None
         As the model card states it; None where the card does not say.
     size_mb : float or None
-        Size of the weight files in MB; None for a hub id.
+        Size of the weight files that are loaded, in MB; None where neither this
+        machine nor the hub can tell.
     fingerprint : str
         Changes when configuration or weights change: the commit for a hub id, a
         digest of the files' contents otherwise.
+    revision : str or None
+        The commit of a hub id.
+    carries_code : bool
+        Whether loading runs code that comes with the weights, which has to be allowed
+        by ``trust_remote_code=True``.
 
     Examples
     --------
@@ -64,6 +75,13 @@ class BackboneInfo:
     license: str | None
     size_mb: float | None
     fingerprint: str
+    revision: str | None = None
+    carries_code: bool = False
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence, by its name, forbids commercial use."""
+        return bool(NON_COMMERCIAL.search(self.license or ""))
 
 
 @dataclass
@@ -88,6 +106,16 @@ class Tokens:
     def __getitem__(self, rows: slice | np.ndarray) -> Tokens:
         """Return the ids, attention and real tokens of some rows."""
         return Tokens(self.ids[rows], self.attention[rows], self.real[rows])
+
+    def by_length(self) -> list[tuple[torch.Tensor, Tokens]]:
+        """Part texts by their length: the rows of each part, and it without padding."""
+        lengths = self.attention.sum(dim=1).cpu()
+        parts = []
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero().flatten()
+            ids, attention = self.ids[rows, :length], self.attention[rows, :length]
+            parts.append((rows, Tokens(ids, attention, self.real[rows, :length])))
+        return parts
 
 
 class Backbone(ABC):
@@ -173,14 +201,26 @@ class ImageBackbone(Backbone):
 
 
 class TextBackbone(Backbone):
-    """A model of texts: texts to tokens, tokens to hidden states."""
+    """A model of texts: texts to tokens, tokens to hidden states.
+
+    Attributes
+    ----------
+    mask_token_id : int
+    hides_padding : bool
+        Whether attention can be kept from padding; where it cannot, texts of one
+        length run together.
+    """
 
     mask_token_id: int
+    hides_padding: ClassVar[bool] = True
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
-        """Cut texts into at most ``max_length`` tokens, special ones included."""
+        """Cut texts into at most ``max_length`` tokens, special ones included.
+
+        Padding comes last, and every text has a token to attend to.
+        """
 
     @abstractmethod
-    def run(self, tokens: Tokens) -> Any:
-        """Run the model on (possibly masked) tokens."""
+    def run(self, tokens: Tokens, timestep: int) -> Any:
+        """Run the model on tokens of which ``timestep / n_timesteps`` are masked."""

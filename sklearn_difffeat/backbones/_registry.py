@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
+from sklearn_difffeat.backbones._code import carries_code, check_trusted
+from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
+from sklearn_difffeat.backbones._memory import check_memory, release_device_memory
 from sklearn_difffeat.backbones._source import Source, locate
+from sklearn_difffeat.backbones._weights import check_weights, fetch
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,9 @@ FAMILIES = {
     "roberta": ("masked_lm", "MaskedLMBackbone"),
     "distilbert": ("masked_lm", "MaskedLMBackbone"),
     "modernbert": ("masked_lm", "MaskedLMBackbone"),
+    "mdlm": ("mdlm", "MDLMBackbone"),
+    "llada": ("llada", "LLaDABackbone"),
+    "Dream": ("dream", "DreamBackbone"),
 }
 # Older checkpoints name one class for several architectures, told by this key.
 LEGACY_FAMILIES = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
@@ -33,6 +38,7 @@ MAX_LOADED = 4
 
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _lock = threading.Lock()
+_told: set[str] = set()
 
 
 def _declared_family(source: Source) -> str | None:
@@ -67,15 +73,33 @@ def family_of(source: Source) -> type[Backbone]:
 def locate_backbone(
     name: str | os.PathLike[str], **options: Any
 ) -> tuple[Source, BackboneInfo]:
-    """Return where a backbone lies and what its configuration says."""
+    """Return where a backbone that may be run lies, and what its configuration says.
+
+    Raises
+    ------
+    ValueError
+        When it is none that is known, or carries code that is not trusted.
+    FileNotFoundError
+        When it is only half downloaded.
+    """
     source = locate(name, **options)
-    return source, _describe(source, source.fingerprint)
+    info = _describe(source, source.fingerprint)
+    check_trusted(source, info.carries_code)
+    _check_weights_once(source, info.fingerprint)
+    return source, info
+
+
+# A search asks at every fit and transform; that weights are missing is not remembered.
+@lru_cache(maxsize=32)
+def _check_weights_once(source: Source, fingerprint: str) -> None:
+    check_weights(source)
 
 
 @lru_cache(maxsize=32)
 def _describe(source: Source, fingerprint: str) -> BackboneInfo:
-    """Read the configuration; a search asks for it at every fit and transform."""
-    return family_of(source).describe(source)
+    """Read the configuration; this, too, a search asks for again and again."""
+    info = family_of(source).describe(source)
+    return replace(info, revision=source.revision, carries_code=carries_code(source))
 
 
 def describe_backbone(
@@ -87,6 +111,9 @@ def describe_backbone(
 ) -> BackboneInfo:
     """Tell blocks, width, timesteps, licence and size without loading weights.
 
+    No code of a checkpoint runs either. A licence that forbids commercial use is
+    warned of, once a process.
+
     Parameters
     ----------
     name : str or path
@@ -94,8 +121,10 @@ def describe_backbone(
         hub's layout.
     revision : str, optional
         Hub revision.
-    local_files_only, trust_remote_code : bool, default=False
-        Passed through to the hub.
+    local_files_only : bool, default=False
+        Ask the cache only.
+    trust_remote_code : bool, default=False
+        Of no effect here: describing runs no code, whether trusted or not.
 
     Returns
     -------
@@ -115,36 +144,52 @@ def describe_backbone(
     >>> info.n_blocks, info.width, info.n_timesteps, info.input_size
     (8, 256, 1000, 64)
     """
-    return locate_backbone(
+    source = locate(
         name,
         revision=revision,
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
-    )[1]
-
-
-@contextmanager
-def _naming(source: Source) -> Iterator[None]:
-    """Name the backbone in whatever the libraries say of damaged weights."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise ValueError(
-            f"backbone={source.name!r} has damaged weights ({error}); download or save "
-            "it again."
-        ) from error
+    )
+    info = _describe(source, source.fingerprint)
+    if info.non_commercial and info.name not in _told:
+        _told.add(info.name)
+        warnings.warn(
+            f"backbone={info.name!r} has the licence {info.license!r}, which forbids "
+            "commercial use.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return info
 
 
 def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbone:
     """Return the loaded model, shared by every estimator of this process.
 
     The ``MAX_LOADED`` models used last are kept; :func:`release_backbones` lets go.
+
+    Raises
+    ------
+    MemoryError
+        When the weights do not fit; nothing has been loaded then, nor downloaded
+        where the hub's listing tells.
+    ValueError
+        When the weights are damaged.
+    OSError
+        When they are not all here and the hub cannot be reached.
     """
     key = (source.fingerprint, device, dtype)
     with _lock:
         if key not in _loaded:
-            with _naming(source):
-                _loaded[key] = family_of(source).load(source, device, dtype)
+            family = family_of(source)
+            check_trusted(source, carries_code(source))
+            check_weights(source)
+            check_memory(source, device, dtype)
+            if source.on_hub:
+                fetch(source)
+                # What was guessed from the hub's listing can be counted now.
+                check_memory(source, device, dtype)
+            with naming_damage(source), without_progress_bars():
+                _loaded[key] = family.load(source, device, dtype)
         _loaded.move_to_end(key)
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)
@@ -167,8 +212,5 @@ def release_backbones() -> int:
     with _lock:
         count = len(_loaded)
         _loaded.clear()
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_device_memory()
     return count

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sklearn_difffeat.backbones import _hub
+from sklearn_difffeat.backbones._fingerprint import folder_fingerprint
+from sklearn_difffeat.backbones._weights import weight_files
+
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHT_SUFFIXES = {".safetensors", ".bin"}
-CONFIG_SUFFIXES = {".json", ".txt", ".model"}
-N_SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
 def embedded_names() -> list[str]:
@@ -45,50 +44,40 @@ class Source:
 
     def find(self, file: str) -> Path | None:
         """Return a local path of a (small) file, or None where the source lacks it."""
-        if not self.on_hub:
-            path = Path(self.location, file)
-            return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        pinned = bool(COMMIT.fullmatch(self.revision or ""))
-        if pinned:
-            cached = try_to_load_from_cache(self.location, file, revision=self.revision)
-            if cached is not None:
-                return Path(cached) if isinstance(cached, str) else None
-        try:
-            return Path(hf_hub_download(self.location, file, **self.options))
-        except HFValidationError as error:
-            raise ValueError(_unknown(self.name)) from error
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            gated = isinstance(error, GatedRepoError)
-            hint = (
-                "accept its terms on the hub and log in with `hf auth login`"
-                if gated
-                else "check the spelling, and `revision`"
-            )
-            raise ValueError(
-                f"backbone={self.name!r} (revision {self.revision or 'main'}) "
-                f"{'is gated' if gated else 'was not found'} on the hub; {hint}."
-            ) from error
-        except LocalEntryNotFoundError as error:
-            if pinned:
-                # The model is cached without this file, which it may not even have.
-                return None
-            raise OSError(
-                f"backbone={self.name!r} is a hub id that is not in the local cache "
-                "and the hub cannot be reached; connect once to download it, pass a "
-                f"folder in the hub's layout, or use one of {embedded_names()}."
-            ) from error
-        except EntryNotFoundError:
+        path = self.at_hand(file)
+        if path is not None or not self.on_hub or self.local_files_only:
+            return path
+        sizes = _hub.file_sizes(self.location, self.revision, ask=True)
+        if sizes is None or file not in sizes:
             return None
+        return _hub.download(self.location, file, self.revision)
+
+    def at_hand(self, file: str) -> Path | None:
+        """Return the path of a file that is on this machine, or None."""
+        if self.on_hub:
+            return _hub.cached(self.location, file, self.revision)
+        path = Path(self.location, file)
+        return path if path.is_file() else None
+
+    def size_of(self, file: str) -> int | None:
+        """Return a file's size in bytes, on this machine or on the hub."""
+        path = self.at_hand(file)
+        if path is not None:
+            return path.stat().st_size
+        if not self.on_hub:
+            return None
+        ask = not self.local_files_only
+        sizes = _hub.file_sizes(self.location, self.revision, ask=ask)
+        return None if sizes is None else sizes.get(file)
+
+    @property
+    def snapshot(self) -> str:
+        """The folder on this machine; of a hub id it holds what was downloaded."""
+        for marker in MARKERS if self.on_hub else ():
+            path = self.at_hand(marker)
+            if path is not None:
+                return str(path.parents[marker.count("/")])
+        return self.location
 
     def read_json(self, file: str) -> dict[str, Any] | None:
         """Parse a configuration file, or return None where the source lacks it."""
@@ -113,52 +102,30 @@ class Source:
 
     @property
     def size_mb(self) -> float | None:
-        """Size of the weight files at hand in MB."""
-        files = self.weight_files()
-        return sum(p.stat().st_size for p in files) / 1e6 if files else None
+        """Size of the weight files that loading reads in MB, where it is known."""
+        sizes = [self.size_of(file) for file in weight_files(self)]
+        return None if None in sizes else sum(filter(None, sizes)) / 1e6
 
     @property
     def license(self) -> str | None:
-        """The licence in the model card's metadata."""
+        """The licence in the model card's metadata, by its own name if it has one."""
         card = self.find("README.md")
         if card is None:
             return None
         metadata = card.read_text("utf-8").partition("\n---")[0]
-        found = re.search(r"^license:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
-        return found.group(1).strip("\"'") if found else None
+        found = [
+            re.search(rf"^{key}:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
+            for key in ("license", "license_name")
+        ]
+        known, named = (one.group(1).strip("\"'") if one else None for one in found)
+        return named or known if known == "other" else known
 
     @property
     def fingerprint(self) -> str:
         """The commit for a hub id; for a folder a digest of what its files hold."""
         if self.on_hub:
             return f"hub:{self.location}@{self.revision}"
-        root = Path(self.location)
-        files = sorted(p for p in root.rglob("*") if p.suffix in CONFIG_SUFFIXES)
-        stamps = tuple(
-            (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
-            for p in files + self.weight_files()
-        )
-        return _digest_folder(self.location, stamps)
-
-
-@lru_cache(maxsize=32)
-def _digest_folder(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Digest names, sizes and evenly spread samples of the files' bytes.
-
-    Training changes every tensor, so samples tell two sets of weights apart without
-    reading gigabytes; time stamps only tell when to look again.
-    """
-    digest = hashlib.sha256()
-    for name, size, _ in stamps:
-        digest.update(f"{name}:{size}\n".encode())
-        with open(Path(folder, name), "rb") as file:
-            if size <= N_SAMPLES * SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for i in range(N_SAMPLES):
-                file.seek(i * (size - SAMPLE_BYTES) // (N_SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return f"sha256:{digest.hexdigest()}"
+        return folder_fingerprint(self.location, self.weight_files())
 
 
 def locate(
@@ -191,25 +158,51 @@ def locate(
         )
     if text.startswith(".") or not HUB_ID.fullmatch(text):
         raise ValueError(_unknown(text))
+    from huggingface_hub.errors import HFValidationError
+
     source = Source(text, text, True, revision, local_files_only, trust_remote_code)
-    unreachable = None
-    for marker in MARKERS:
+    try:
+        source = _resolve(source)
+    except HFValidationError as error:
+        raise ValueError(_unknown(text)) from error
+    if not any(source.at_hand(marker) for marker in MARKERS):
+        raise ValueError(
+            f"backbone={text!r} holds neither model_index.json nor config.json; "
+            "it is not a model in the layout of diffusers or transformers."
+        )
+    return source
+
+
+def _resolve(source: Source) -> Source:
+    """Find the commit of a hub id: the hub's, or without network the cache's."""
+    pinned = bool(_hub.COMMIT.fullmatch(source.revision or ""))
+    if pinned and any(source.at_hand(marker) for marker in MARKERS):
+        return source
+    reason = None
+    if not source.local_files_only:
         try:
-            path = source.find(marker)
+            commit = _hub.look_up(source.location, source.revision)
+            sizes = _hub.file_sizes(source.location, commit, ask=False) or {}
+            for marker in MARKERS:
+                if marker in sizes:
+                    # By the revision's name, so that it is known without network.
+                    _hub.download(source.location, marker, source.revision)
+                    break
+            return replace(source, revision=commit)
         except OSError as error:
-            # Another marker may be cached; the hub need not be asked for each.
-            unreachable, source = error, replace(source, local_files_only=True)
-            continue
+            reason = error
+    for marker in MARKERS:
+        path = source.at_hand(marker)
         if path is not None:
             # <cache>/snapshots/<commit>/<marker>
-            commit = path.parts[-2 - marker.count("/")]
-            return replace(source, revision=commit)
-    if unreachable is not None:
-        raise unreachable
-    raise ValueError(
-        f"backbone={text!r} holds neither model_index.json nor config.json; "
-        "it is not a model in the layout of diffusers or transformers."
-    )
+            commit = path.parents[marker.count("/")].name
+            return replace(source, revision=commit, local_files_only=True)
+    found = "is only partly in" if _hub.is_interrupted(source.location) else "is not in"
+    raise OSError(
+        f"backbone={source.name!r} is a hub id that {found} the local cache and the "
+        "hub cannot be reached; connect once to download it, pass a folder in the "
+        f"hub's layout, or use one of {embedded_names()}."
+    ) from reason
 
 
 def check_complete(source: Source, missing: set[Any]) -> None:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from sklearn_difffeat.backbones._memory import release_device_memory
+
 T = TypeVar("T")
 # Beyond these, larger batches were no faster.
 CPU_BYTES = 512 * 2**20
@@ -101,8 +103,7 @@ def split_on_out_of_memory(
             raise
     # Outside the handler: the traceback would keep the failed batch's tensors alive.
     sizer.ran_out_of_memory(count)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_device_memory()
     middle = (batch.start + batch.stop) // 2
     split_on_out_of_memory(compute, slice(batch.start, middle), sizer)
     split_on_out_of_memory(compute, slice(middle, batch.stop), sizer)

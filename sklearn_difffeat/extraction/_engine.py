@@ -91,6 +91,28 @@ def _text_pass(
     draw: int,
     blocks: Sequence[int],
 ) -> dict[int, torch.Tensor]:
+    if backbone.hides_padding:
+        return _padded_text_pass(backbone, tokens, plan, timestep, draw, blocks)
+    parts = tokens.by_length()
+    passes = [
+        _padded_text_pass(backbone, part, plan, timestep, draw, blocks)
+        for _, part in parts
+    ]
+    order = torch.cat([rows for rows, _ in parts]).argsort().to(backbone.device)
+    return {
+        block: torch.cat([pooled[block] for pooled in passes])[order]
+        for block in passes[0]
+    }
+
+
+def _padded_text_pass(
+    backbone: TextBackbone,
+    tokens: Tokens,
+    plan: Plan,
+    timestep: int,
+    draw: int,
+    blocks: Sequence[int],
+) -> dict[int, torch.Tensor]:
     rate = timestep / backbone.info.n_timesteps
     hidden_tokens = hide_tokens(tokens.real, rate, plan.seed, draw)
     ids = tokens.ids.masked_fill(
@@ -101,7 +123,7 @@ def _text_pass(
     return hooked_pass(
         backbone,
         blocks,
-        run=lambda: backbone.run(masked),
+        run=lambda: backbone.run(masked, timestep),
         pool=lambda hidden: pool_text_tokens(
             hidden, real, attention, str(plan.pooling)
         ),

@@ -1,0 +1,185 @@
+"""Masked diffusion language models whose code comes with their weights.
+
+The code is run only for a user who trusts it. Only its class is used: the weights are
+put into it here, from safetensors, because such code was written for one version of
+transformers and does not keep up with what ``from_pretrained`` asks of a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.initialization import no_init_weights
+
+from sklearn_difffeat.backbones._base import BackboneInfo
+from sklearn_difffeat.backbones._code import check_trusted
+from sklearn_difffeat.backbones._source import Source, check_complete, locate
+from sklearn_difffeat.backbones._tokenized import (
+    N_TIMESTEPS,
+    TokenizedBackbone,
+    number,
+)
+from sklearn_difffeat.backbones._weights import fetch_small, weight_files
+
+AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
+
+
+class Keys(NamedTuple):
+    """Where a configuration says how large the model is."""
+
+    blocks: str
+    width: str
+    positions: str
+
+
+class RemoteTextBackbone(TokenizedBackbone):
+    """Base of a family: say where things are, and how the model is called.
+
+    Attributes
+    ----------
+    keys : Keys
+    tokenizer_source : tuple of str or None
+        Repository and commit of the tokenizer, where the model's own has none.
+    """
+
+    keys: ClassVar[Keys]
+    tokenizer_source: ClassVar[tuple[str, str] | None] = None
+
+    def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
+        super().__init__(info, self.find_stages(model), tokenizer)
+        self.model = model
+        self.mask_token_id = self.find_mask_token(model.config)
+
+    @staticmethod
+    def find_stages(model: Any) -> list[torch.nn.Module]:
+        """Return the embedding of the tokens and the blocks."""
+        raise NotImplementedError
+
+    @staticmethod
+    def find_mask_token(config: Any) -> int:
+        """Return the token that hides others."""
+        return config.mask_token_id
+
+    @staticmethod
+    def adapt(config: Any) -> None:
+        """Change a configuration that the installed transformers cannot take."""
+
+    @classmethod
+    def describe(cls, source: Source) -> BackboneInfo:
+        config = source.read_json("config.json") or {}
+        return BackboneInfo(
+            name=source.name,
+            family=(config.get("architectures") or [config["model_type"]])[0],
+            modality="text",
+            n_blocks=number(source, config, cls.keys.blocks),
+            width=number(source, config, cls.keys.width),
+            n_timesteps=N_TIMESTEPS,
+            input_size=number(source, config, cls.keys.positions),
+            input_step=1,
+            license=source.license,
+            size_mb=source.size_mb,
+            fingerprint=source.fingerprint,
+        )
+
+    @classmethod
+    def load(
+        cls, source: Source, device: str, dtype: torch.dtype
+    ) -> RemoteTextBackbone:
+        tokenizer = cls._load_tokenizer(source)
+        kind = _find_class(source)
+        config = AutoConfig.from_pretrained(
+            source.snapshot,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
+        )
+        cls.adapt(config)
+        with _default_dtype(dtype), no_init_weights():
+            model = kind(config)
+        _fill(model, source)
+        model = model.eval().requires_grad_(False).to(device)
+        return cls(cls.describe(source), model, tokenizer)
+
+    @classmethod
+    def _load_tokenizer(cls, source: Source) -> Any:
+        place = source
+        if cls.tokenizer_source and not source.find("tokenizer_config.json"):
+            name, revision = cls.tokenizer_source
+            if not source.on_hub:
+                raise ValueError(
+                    f"backbone={source.name!r} holds no tokenizer; save that of "
+                    f"{name!r} beside the model."
+                )
+            place = locate(
+                name, revision=revision, local_files_only=source.local_files_only
+            )
+            fetch_small(place)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place.snapshot,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
+        )
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+def _find_class(source: Source) -> Any:
+    """Import the model's class from the code beside the weights."""
+    config = source.read_json("config.json") or {}
+    code = config.get("auto_map") or {}
+    reference = next((code[name] for name in AUTO_CLASSES if name in code), None)
+    if reference is None:
+        raise ValueError(
+            f"backbone={source.name!r} is of family {config.get('model_type')!r}, "
+            "whose code has to come with it, but config.json names none in auto_map; "
+            "download it again."
+        )
+    check_trusted(source, carries_code=True)
+    try:
+        return get_class_from_dynamic_module(
+            reference, source.snapshot, local_files_only=source.local_files_only
+        )
+    except ImportError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ImportError(
+            f"backbone={source.name!r} has code that cannot be imported ({reason})."
+        ) from error
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@torch.no_grad()
+def _fill(model: torch.nn.Module, source: Source) -> None:
+    """Copy the weights in, one tensor at a time, and refuse gaps."""
+    wanted = model.state_dict()
+    filled = set()
+    for file in weight_files(source):
+        path = source.at_hand(file)
+        if path is None or path.suffix != ".safetensors":
+            raise ValueError(
+                f"backbone={source.name!r} has no safetensors weights, the only ones "
+                "loaded for a model with code of its own; convert them."
+            )
+        with safe_open(path, "pt") as weights:
+            for key in wanted.keys() & weights.keys():
+                tensor = weights.get_tensor(key)
+                if tensor.shape == wanted[key].shape:
+                    wanted[key].copy_(tensor)
+                    filled.add(wanted[key].data_ptr())
+    # Tied tensors are stored once.
+    missing = {key for key, one in wanted.items() if one.data_ptr() not in filled}
+    check_complete(source, missing)

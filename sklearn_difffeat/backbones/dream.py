@@ -1,0 +1,48 @@
+"""Dream (Ye et al., arXiv 2508.15487) as ``Dream-org/Dream-v0-Base-7B`` ships it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+
+
+class DreamBackbone(RemoteTextBackbone):
+    """A bidirectional Qwen2; the state at a token foretells the one behind it."""
+
+    keys = Keys(
+        blocks="num_hidden_layers",
+        width="hidden_size",
+        positions="max_position_embeddings",
+    )
+
+    @staticmethod
+    def find_stages(model: Any) -> list[torch.nn.Module]:
+        return [model.model.embed_tokens, *model.model.layers]
+
+    @staticmethod
+    def find_mask_token(config: Any) -> int:
+        return getattr(config, "mask_token_id", None) or 151666
+
+    @staticmethod
+    def adapt(config: Any) -> None:
+        # transformers 5 has no rotary embedding named "default" any more, which this
+        # code asks for; scaled linearly by 1, it is the same.
+        rope = dict(config.rope_parameters or {})
+        if rope.get("rope_type", "default") == "default":
+            theta = rope.get("rope_theta") or getattr(config, "rope_theta", 1e6)
+            plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": theta}
+            config.rope_parameters = plain
+
+    def run(self, tokens: Tokens, timestep: int) -> Any:
+        return self.model.model(
+            input_ids=tokens.ids,
+            attention_mask=tokens.attention[:, None, None, :].bool(),
+            use_cache=False,
+            output_attentions=False,
+            output_hidden_states=False,
+            return_dict=True,
+        )

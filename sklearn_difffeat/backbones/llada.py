@@ -1,0 +1,28 @@
+"""LLaDA (Nie et al., arXiv 2502.09992) as ``GSAI-ML/LLaDA-8B-Base`` ships it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+
+
+class LLaDABackbone(RemoteTextBackbone):
+    """A bidirectional LLaMA; its published code may ignore the attention mask."""
+
+    keys = Keys(blocks="n_layers", width="d_model", positions="max_sequence_length")
+    hides_padding = False
+
+    @staticmethod
+    def find_stages(model: Any) -> list[torch.nn.Module]:
+        return [model.model.transformer.wte, *model.model.transformer.blocks]
+
+    @staticmethod
+    def find_mask_token(config: Any) -> int:
+        return getattr(config, "mask_token_id", None) or 126336
+
+    def run(self, tokens: Tokens, timestep: int) -> Any:
+        return self.model.model(input_ids=tokens.ids)

@@ -1,0 +1,53 @@
+"""MDLM (Sahoo et al., arXiv 2406.07524) as ``kuleshov-group/mdlm-owt`` ships it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+from sklearn_difffeat.backbones._source import Source
+
+
+class MDLMBackbone(RemoteTextBackbone):
+    """A DiT over tokens; without attention mask, so texts run by their length."""
+
+    keys = Keys(blocks="n_blocks", width="hidden_dim", positions="model_length")
+    hides_padding = False
+    tokenizer_source = (
+        "openai-community/gpt2",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    )
+
+    @staticmethod
+    def find_stages(model: Any) -> list[torch.nn.Module]:
+        return [model.backbone.vocab_embed, *model.backbone.blocks]
+
+    @staticmethod
+    def find_mask_token(config: Any) -> int:
+        # The mask is the one token behind the vocabulary of the tokenizer.
+        return config.vocab_size - 1
+
+    @classmethod
+    def load(
+        cls, source: Source, device: str, dtype: torch.dtype
+    ) -> RemoteTextBackbone:
+        if dtype != torch.float32:
+            raise ValueError(
+                f"dtype={str(dtype).removeprefix('torch.')!r} is not for backbone "
+                f"{source.name!r}: its code computes in float32; use dtype='float32'."
+            )
+        return super().load(source, device, dtype)
+
+    def run(self, tokens: Tokens, timestep: int) -> Any:
+        # The log-linear schedule's noise: 1 - exp(-sigma) of the tokens are masked.
+        sigma = -math.log1p(-timestep / self.info.n_timesteps)
+        return self.model(
+            input_ids=tokens.ids,
+            timesteps=torch.full((len(tokens.ids),), sigma, device=self.device),
+            output_hidden_states=False,
+            return_dict=True,
+        )

@@ -1,0 +1,129 @@
+"""Small checkpoints of every text family, in the layout they have on the hub."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from conftest import WORDS, build_masked_lm, word_tokenizer
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+NATIVE = ("bert", "roberta", "distilbert", "modernbert")
+REMOTE = ("mdlm", "llada", "dream")
+FAMILIES = (*NATIVE, *REMOTE)
+CODE = Path(__file__).parent / "remote_code"
+VOCABULARY = {word: i for i, word in enumerate(["<|endoftext|>", *WORDS])}
+MASK = len(VOCABULARY)
+
+
+def build_remote(family, **changes):
+    """Return a model of 3 blocks of width 16 by the code that it is saved with."""
+    torch.manual_seed(0)
+    if family == "mdlm":
+        from remote_code.modeling_mdlm import MDLM, MDLMConfig
+
+        sizes = {"hidden_dim": 16, "cond_dim": 8, "n_blocks": 3, "n_heads": 2}
+        sizes |= {"vocab_size": MASK + 1, "model_length": 24}
+        return MDLM(MDLMConfig(**sizes | changes))
+    if family == "llada":
+        from remote_code.modeling_llada import LLaDAConfig, LLaDAModelLM
+
+        sizes = {"d_model": 16, "n_layers": 3, "n_heads": 2, "mlp_hidden_size": 32}
+        sizes |= {"vocab_size": MASK + 1, "max_sequence_length": 24}
+        return LLaDAModelLM(LLaDAConfig(**sizes | {"mask_token_id": MASK} | changes))
+    from remote_code.modeling_dream import DreamConfig, DreamModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "vocab_size": MASK + 1}
+    sizes |= {"max_position_embeddings": 24, "mask_token_id": MASK, "pad_token_id": 0}
+    config = DreamConfig(**sizes | changes)
+    # What the published configuration means; this transformers has no "default".
+    config.rope_parameters = {
+        "rope_type": "linear", "factor": 1.0, "rope_theta": 10000.0,
+    }  # fmt: skip
+    return DreamModel(config)
+
+
+def published_config(family, model):
+    """Return the keys that ``config.json`` has on the hub."""
+    config = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if key not in ("rope_parameters", "transformers_version", "auto_map")
+    }
+    name = type(model).__name__
+    config |= {
+        "architectures": [name],
+        "model_type": type(model.config).model_type,
+        "auto_map": {
+            "AutoConfig": f"configuration_{family}.{type(model.config).__name__}",
+            "AutoModel": f"modeling_{family}.{name}",
+        },
+    }
+    if family == "dream":
+        config |= {"rope_scaling": None, "rope_theta": 10000.0}
+    return config
+
+
+def save_remote(family, folder, **changes):
+    model = build_remote(family, **changes)
+    save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    config = published_config(family, model)
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in CODE.glob(f"*_{family}.py"):
+        shutil.copy(file, folder)
+    if family == "dream":
+        (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
+        settings = {
+            "tokenizer_class": "DreamTokenizer",
+            "auto_map": {
+                "AutoTokenizer": ["tokenization_dream.DreamTokenizer", None],
+            },
+            "pad_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>",
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    else:
+        plain_tokenizer().save_pretrained(folder)
+    return model.eval()
+
+
+def plain_tokenizer():
+    """Without special tokens around a text and without padding, as GPT-2's."""
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+    )
+
+
+def save(family, folder, **changes):
+    """Save a checkpoint of a family and return its model, ready to be run."""
+    if family in REMOTE:
+        return save_remote(family, folder, **changes)
+    model = build_masked_lm(family)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return model.eval()
+
+
+def blocks_of(family, model):
+    """Return the embedding and the blocks, as the family's own code names them."""
+    if family == "mdlm":
+        return [model.backbone.vocab_embed, *model.backbone.blocks]
+    if family == "llada":
+        return [model.model.transformer.wte, *model.model.transformer.blocks]
+    if family == "dream":
+        return [model.model.embed_tokens, *model.model.layers]
+    if family == "modernbert":
+        return [model.model.embeddings, *model.model.layers]
+    if family == "distilbert":
+        body = model.distilbert
+        return [body.embeddings, *body.transformer.layer]
+    body = getattr(model, family)
+    return [body.embeddings, *body.encoder.layer]
