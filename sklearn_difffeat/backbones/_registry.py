@@ -28,7 +28,9 @@ FAMILIES = {
     "modernbert": ("masked_lm", "MaskedLMBackbone"),
 }
 # Older checkpoints name one class for several architectures, told by this key.
-LEGACY_FAMILIES = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
+LEGACY_FAMILIES = {
+    ("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel",
+}
 MAX_LOADED = 4
 
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
@@ -37,6 +39,7 @@ _lock = threading.Lock()
 
 def _declared_family(source: Source) -> str | None:
     denoiser = source.read_json("transformer/config.json")
+    denoiser = denoiser or source.read_json("unet/config.json")
     if denoiser is not None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))
@@ -135,16 +138,21 @@ def _naming(source: Source) -> Iterator[None]:
         ) from error
 
 
-def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbone:
+def load_backbone(
+    source: Source, *, device: str, dtype: torch.dtype, prompt: str = ""
+) -> Backbone:
     """Return the loaded model, shared by every estimator of this process.
 
     The ``MAX_LOADED`` models used last are kept; :func:`release_backbones` lets go.
+    A prompt is not part of what is loaded: it is encoded first, while there is room.
     """
     key = (source.fingerprint, device, dtype)
     with _lock:
         if key not in _loaded:
             with _naming(source):
-                _loaded[key] = family_of(source).load(source, device, dtype)
+                family = family_of(source)
+                options = {"prompt": prompt} if family.takes_prompt else {}
+                _loaded[key] = family.load(source, device, dtype, **options)
         _loaded.move_to_end(key)
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)

@@ -1,0 +1,50 @@
+"""The parts of a diffusion pipeline in the hub's layout: configurations and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.backbones._source import Source, check_complete
+
+
+def read_part(source: Source, folder: str) -> dict[str, Any]:
+    """Return the configuration of a part that a pipeline cannot do without.
+
+    Raises
+    ------
+    ValueError
+        When the source lacks it.
+    """
+    kind = "scheduler_config" if folder == "scheduler" else "config"
+    file = f"{folder}/{kind}.json" if folder else "model_index.json"
+    config = source.read_json(file)
+    if config is None:
+        raise ValueError(
+            f"backbone={source.name!r} lacks {file}; download or save all of the "
+            "model's sub-folders, as diffusers' save_pretrained lays them out."
+        )
+    return config
+
+
+def load_part(
+    source: Source, kind: Any, folder: str, device: str, dtype: torch.dtype
+) -> Any:
+    """Load a model of diffusers, in ``.eval()`` mode and without gradients.
+
+    Raises
+    ------
+    ValueError
+        When the files lack tensors that the configuration asks for.
+    """
+    model, loading = kind.from_pretrained(
+        source.location,
+        subfolder=folder,
+        torch_dtype=dtype,
+        low_cpu_mem_usage=False,
+        output_loading_info=True,
+        **source.options,
+    )
+    check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
+    return model.eval().requires_grad_(False).to(device)
