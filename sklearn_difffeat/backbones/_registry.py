@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
     "DiTTransformer2DModel": ("dit", "DiTBackbone"),
+    "FluxTransformer2DModel": ("flux", "FluxBackbone"),
+    "Lumina2Transformer2DModel": ("lumina2", "Lumina2Backbone"),
+    "PixArtTransformer2DModel": ("pixart", "PixArtBackbone"),
+    "SD3Transformer2DModel": ("sd3", "SD3Backbone"),
+    "SanaTransformer2DModel": ("sana", "SanaBackbone"),
+    "UNet2DConditionModel": ("unet", "UNetBackbone"),
     "bert": ("masked_lm", "MaskedLMBackbone"),
     "roberta": ("masked_lm", "MaskedLMBackbone"),
     "distilbert": ("masked_lm", "MaskedLMBackbone"),
@@ -30,6 +36,7 @@ FAMILIES = {
 # Older checkpoints name one class for several architectures, told by this key.
 LEGACY_FAMILIES = {
     ("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel",
+    ("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel",
 }
 MAX_LOADED = 4
 
