@@ -4,6 +4,14 @@ The features are held against the family's own pipeline of diffusers: it encodes
 prompt, names the timestep, and calls the model, whose modules are hooked.
 """
 
+import gc
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import weakref
+
 import diffusers
 import numpy as np
 import pytest
@@ -13,7 +21,11 @@ from image_checkpoints import FAMILIES, save_pipeline
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     describe_backbone,
+    release_backbones,
 )
+from sklearn_difffeat.backbones import _prompt, load_backbone, locate_backbone
+from sklearn_difffeat.backbones._latents import LatentCodec
+from sklearn_difffeat.backbones._prompt import PromptedBackbone
 from sklearn_difffeat.extraction._noise import gaussian_noise
 
 SIDE, TIMESTEP = 32, 300
@@ -204,3 +216,215 @@ def test_block_and_timestep_that_do_not_exist_are_errors(family, folder):
     step = describe_backbone(folder).input_step
     with pytest.raises(ValueError, match=f"not a multiple of {step}"):
         transformer(folder, image_size=step + 1).fit(PICTURES)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_gives_nearly_the_same_features(folder, dtype):
+    exact, half = (
+        transformer(folder, block="last", dtype=kind).fit_transform(PICTURES).ravel()
+        for kind in ("float32", dtype)
+    )
+    assert half @ exact / np.linalg.norm(half) / np.linalg.norm(exact) > 0.99
+
+
+def test_weights_are_held_in_the_precision_asked_for(folder):
+    backbone = loaded(folder, torch.bfloat16)
+    assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
+    assert backbone.codec.model.decoder is None
+
+
+def loaded(folder, dtype=torch.float32):
+    source, _ = locate_backbone(folder)
+    return load_backbone(source, device="cpu", dtype=dtype)
+
+
+def test_blocks_of_a_unet_have_their_own_widths_and_grids(checkpoints):
+    folder = checkpoints("sd1.5")
+    info = describe_backbone(folder)
+    assert info.widths == (8, 8, 16, 16, 16, 8)
+    assert info.width == 16
+    grid = transformer(
+        folder, block=[0, 3, 5], timestep=[0, TIMESTEP], pooling=("grid", 2), n_draws=2
+    ).fit(PICTURES)
+    features = grid.transform(PICTURES)
+    assert features.shape == (3, 4 * 2 * (8 + 16 + 8)) == (3, grid.n_features_out_)
+    one = transformer(folder, block=3, pooling=("grid", 2), n_draws=2)
+    columns = [n.startswith(f"b3_t{TIMESTEP}_") for n in grid.get_feature_names_out()]
+    np.testing.assert_allclose(
+        features[:, columns], one.fit_transform(PICTURES), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_fitted_transformer_is_pickled_to_another_process(checkpoints, tmp_path):
+    fitted = transformer(checkpoints("sd1.5"), block=[2, "last"], prompt="a cat")
+    expected = fitted.fit_transform(PICTURES)
+    content = pickle.dumps(fitted)
+    assert len(content) < 100_000
+    (tmp_path / "fitted.pickle").write_bytes(content)
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    code = (
+        "import pickle, numpy as np; "
+        "fitted = pickle.load(open('fitted.pickle', 'rb')); "
+        "np.save('features.npy', fitted.transform(np.load('pictures.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "features.npy")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count prompts and pictures encoded; watch the text encoders."""
+    counts = {"prompts": [], "pictures": 0, "encoders": []}
+    encode_prompt = PromptedBackbone.encode_prompt.__func__
+    encode, load = LatentCodec.encode, _prompt._load_text_part
+
+    def counted_prompt(cls, source, prompt, *args):
+        counts["prompts"].append(prompt)
+        return encode_prompt(cls, source, prompt, *args)
+
+    def counted_encode(self, pixels):
+        counts["pictures"] += len(pixels)
+        return encode(self, pixels)
+
+    def watched_load(source, name, *args):
+        part = load(source, name, *args)
+        if not name.startswith("tokenizer"):
+            counts["encoders"].append(weakref.ref(part))
+        return part
+
+    monkeypatch.setattr(PromptedBackbone, "encode_prompt", classmethod(counted_prompt))
+    monkeypatch.setattr(LatentCodec, "encode", counted_encode)
+    monkeypatch.setattr(_prompt, "_load_text_part", watched_load)
+    release_backbones()
+    yield counts
+    release_backbones()
+
+
+def test_a_prompt_is_encoded_once_and_its_encoders_are_let_go(checkpoints, counted):
+    for block in (1, 2):
+        for timestep in (0, TIMESTEP):
+            transformer(
+                checkpoints("sd3"), block=block, timestep=timestep, prompt="a cat"
+            ).fit_transform(PICTURES)
+    assert counted["prompts"] == ["a cat"]
+    gc.collect()
+    assert len(counted["encoders"]) == 3
+    assert not any(encoder() for encoder in counted["encoders"])
+    transformer(checkpoints("sd3")).fit_transform(PICTURES)
+    assert counted["prompts"] == ["a cat", ""]
+
+
+def test_a_store_keeps_prompts_apart_and_latents_together(
+    checkpoints, counted, tmp_path
+):
+    cache = tmp_path / "features.db"
+    prompts = ["", "a cat", "", "a cat"]
+    features = [
+        transformer(checkpoints("sd3"), prompt=prompt, cache=cache).fit_transform(
+            PICTURES
+        )
+        for prompt in prompts
+    ]
+    assert counted["pictures"] == len(PICTURES)
+    np.testing.assert_array_equal(features[0], features[2])
+    np.testing.assert_array_equal(features[1], features[3])
+    assert not np.allclose(features[0], features[1], rtol=1e-4)
+
+
+def test_no_text_encoder_is_loaded_where_the_empty_prompt_is_zeros(
+    checkpoints, tmp_path
+):
+    whole = checkpoints("sdxl")
+    expected = transformer(whole).fit_transform(PICTURES)
+    folder = tmp_path / "sdxl"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "text_encoder_2")
+    found = transformer(folder).fit_transform(PICTURES)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="lacks text_encoder_2"):
+        transformer(folder, prompt="a cat").fit_transform(PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "message"),
+    [
+        ("flux-dev", "transformer", "without a transformer/ or unet/ sub-folder"),
+        ("sd1.5", "unet", "without a transformer/ or unet/ sub-folder"),
+        ("sana", "scheduler", "lacks scheduler/scheduler_config.json"),
+        ("sana", "vae", "takes 4 latent channels but has no vae/"),
+        ("sd3", "text_encoder_3", "lacks text_encoder_3/config.json"),
+        ("sd3", "tokenizer_2", "lacks tokenizer_2/tokenizer_config.json"),
+        ("lumina2", "model_index.json", "lacks model_index.json"),
+    ],
+)
+def test_missing_part_is_an_error_that_names_it(
+    checkpoints, tmp_path, family, part, message
+):
+    folder = tmp_path / family
+    shutil.copytree(checkpoints(family), folder)
+    if part.endswith(".json"):
+        (folder / part).unlink()
+    else:
+        shutil.rmtree(folder / part)
+    with pytest.raises(ValueError, match=f"backbone='.*{family}'.*{message}"):
+        transformer(folder).fit_transform(PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("family", "other", "kind"),
+    [("sd3", "sd1.5", "flow-matching"), ("sdxl", "flux-dev", "DDPM")],
+)
+def test_scheduler_of_another_kind_is_an_error_of_fit(
+    checkpoints, tmp_path, family, other, kind
+):
+    folder = tmp_path / family
+    shutil.copytree(checkpoints(family), folder)
+    shutil.rmtree(folder / "scheduler")
+    shutil.copytree(checkpoints(other) / "scheduler", folder / "scheduler")
+    with pytest.raises(ValueError, match=f"not of the {kind} type"):
+        transformer(folder).fit(PICTURES)
+
+
+def edited(folder, target, file, **changes):
+    shutil.copytree(folder, target)
+    config = json.loads((target / file).read_text()) | changes
+    (target / file).write_text(json.dumps(config))
+    return target
+
+
+def test_pipeline_of_another_task_is_an_error_of_fit(checkpoints, tmp_path):
+    sd = checkpoints("sd1.5")
+    name = "StableDiffusionControlNetPipeline"
+    folder = edited(sd, tmp_path / "one", "model_index.json", _class_name=name)
+    with pytest.raises(ValueError, match=f"is a '{name}'.*use one of"):
+        transformer(folder).fit(PICTURES)
+    folder = edited(sd, tmp_path / "two", "unet/config.json", in_channels=9)
+    with pytest.raises(ValueError, match="takes 9 latent channels but its vae/ makes"):
+        transformer(folder).fit(PICTURES)
+    name = "AsymmetricAutoencoderKL"
+    folder = edited(sd, tmp_path / "three", "vae/config.json", _class_name=name)
+    with pytest.raises(ValueError, match="has a VAE of class 'Asymmetric"):
+        transformer(folder).fit(PICTURES)
+
+
+@pytest.mark.parametrize(("family", "largest"), [("sd3", 96), ("lumina2", 64)])
+def test_picture_larger_than_the_positions_is_an_error_of_fit(
+    checkpoints, family, largest
+):
+    folder = checkpoints(family)
+    features = transformer(folder, image_size=largest).fit_transform(PICTURES[:1])
+    assert np.isfinite(features).all()
+    with pytest.raises(ValueError, match=f"exceeds the {largest} pixels"):
+        transformer(folder, image_size=largest + 16).fit(PICTURES)
+
+
+def test_old_pixart_checkpoints_with_the_legacy_class_name_load(checkpoints, tmp_path):
+    sigma = checkpoints("pixart-sigma")
+    legacy = edited(
+        sigma, tmp_path / "a", "transformer/config.json",
+        _class_name="Transformer2DModel", num_vector_embeds=None,
+    )  # fmt: skip
+    expected = transformer(sigma).fit_transform(PICTURES)
+    found = transformer(legacy).fit_transform(PICTURES)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -8,17 +8,23 @@ import torch
 
 from sklearn_difffeat.backbones._source import Source, check_complete
 
+# Their configurations carry their names: tokenizer_2/tokenizer_config.json.
+PREFIXED = "scheduler", "tokenizer"
+
 
 def read_part(source: Source, folder: str) -> dict[str, Any]:
     """Return the configuration of a part that a pipeline cannot do without.
+
+    The folder "" is the pipeline itself.
 
     Raises
     ------
     ValueError
         When the source lacks it.
     """
-    kind = "scheduler_config" if folder == "scheduler" else "config"
-    file = f"{folder}/{kind}.json" if folder else "model_index.json"
+    kind = folder.partition("_")[0] if folder.startswith(PREFIXED) else ""
+    name = f"{kind}_config.json" if kind else "config.json"
+    file = f"{folder}/{name}" if folder else "model_index.json"
     config = source.read_json(file)
     if config is None:
         raise ValueError(
@@ -47,4 +53,8 @@ def load_part(
         **source.options,
     )
     check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
+    for parameter in model.parameters():
+        # diffusers takes a whole file as it is where its first tensor, a table of
+        # positions in SD3, is of the precision that the model keeps it in.
+        parameter.data = parameter.data.to(dtype)
     return model.eval().requires_grad_(False).to(device)

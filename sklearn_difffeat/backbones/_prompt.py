@@ -41,6 +41,7 @@ def _without_progress() -> Iterator[None]:
 def _load_text_part(
     source: Source, name: str, kind: Any, device: str, dtype: torch.dtype
 ) -> Any:
+    read_part(source, name)
     place = {"subfolder": name, **source.options}
     if name.startswith("tokenizer"):
         return kind.from_pretrained(source.location, **place)
@@ -126,7 +127,7 @@ class PromptedBackbone(DiffusionBackbone):
         return index
 
     @classmethod
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_prompt(
         cls, source: Source, prompt: str, device: str, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:

@@ -51,6 +51,11 @@ def _declared_family(source: Source) -> str | None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))
         return LEGACY_FAMILIES.get(legacy, declared)
+    if source.find("model_index.json") is not None:
+        raise ValueError(
+            f"backbone={source.name!r} is a diffusion pipeline without a transformer/ "
+            "or unet/ sub-folder; download or save it again, with all sub-folders."
+        )
     config = source.read_json("config.json")
     return None if config is None else config.get("model_type")
 
