@@ -428,3 +428,14 @@ def test_old_pixart_checkpoints_with_the_legacy_class_name_load(checkpoints, tmp
     expected = transformer(sigma).fit_transform(PICTURES)
     found = transformer(legacy).fit_transform(PICTURES)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_sentencepiece_that_is_not_installed_is_named(
+    checkpoints, tmp_path, monkeypatch
+):
+    folder = tmp_path / "pixart"
+    shutil.copytree(checkpoints("pixart-sigma"), folder)
+    (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer/spiece.model")
+    monkeypatch.setattr(_prompt, "is_sentencepiece_available", lambda: False)
+    with pytest.raises(ImportError, match="pip install sentencepiece protobuf"):
+        transformer(folder).fit_transform(PICTURES)

@@ -12,7 +12,11 @@ from typing import Any, ClassVar
 import diffusers
 import torch
 import transformers
-from transformers.utils import logging
+from transformers.utils import (
+    is_protobuf_available,
+    is_sentencepiece_available,
+    logging,
+)
 
 from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
@@ -38,12 +42,25 @@ def _without_progress() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _check_sentencepiece(source: Source, folder: str) -> None:
+    """Name what transformers takes for another kind of file when it is missing."""
+    files = [f"{folder}/{name}" for name in ("spiece.model", "tokenizer.model")]
+    if source.find(f"{folder}/tokenizer.json") or not any(map(source.find, files)):
+        return
+    if not (is_sentencepiece_available() and is_protobuf_available()):
+        raise ImportError(
+            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which takes "
+            "two more packages: pip install sentencepiece protobuf."
+        )
+
+
 def _load_text_part(
     source: Source, name: str, kind: Any, device: str, dtype: torch.dtype
 ) -> Any:
     read_part(source, name)
     place = {"subfolder": name, **source.options}
     if name.startswith("tokenizer"):
+        _check_sentencepiece(source, name)
         return kind.from_pretrained(source.location, **place)
     with _without_progress():
         model, loading = kind.from_pretrained(
