@@ -194,6 +194,23 @@ def pixart_sigma():
     return pixart(sample_size=4, use_additional_conditions=False)
 
 
+def auraflow():
+    return {
+        "transformer": diffusers.AuraFlowTransformer2DModel(
+            **HEADS | {"sample_size": 4, "patch_size": 2},
+            num_mmdit_layers=2,
+            num_single_dit_layers=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pos_embed_max_size=16,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=1.73),
+        "vae": vae(4, scaling_factor=0.13025),
+        "text_encoder": t5_encoder(),
+        "tokenizer": t5_tokenizer(),
+    }
+
+
 def sana():
     return {
         "transformer": diffusers.SanaTransformer2DModel(
@@ -304,6 +321,7 @@ FAMILIES = {
     "flux-dev": ("FluxPipeline", flux_dev),
     "sana": ("SanaPipeline", sana),
     "lumina2": ("Lumina2Pipeline", lumina2),
+    "auraflow": ("AuraFlowPipeline", auraflow),
     "sd1.5": ("StableDiffusionPipeline", stable_diffusion),
     "sdxl": ("StableDiffusionXLPipeline", sdxl),
 }

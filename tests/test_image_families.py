@@ -7,10 +7,13 @@ prompt, names the timestep, and calls the model, whose modules are hooked.
 import gc
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import types
 import weakref
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -23,7 +26,12 @@ from sklearn_difffeat import (
     describe_backbone,
     release_backbones,
 )
-from sklearn_difffeat.backbones import _prompt, load_backbone, locate_backbone
+from sklearn_difffeat.backbones import (
+    _prompt,
+    _registry,
+    load_backbone,
+    locate_backbone,
+)
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
 from sklearn_difffeat.extraction._noise import gaussian_noise
@@ -40,11 +48,38 @@ BLOCKS = {
     "flux-schnell": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
     "flux-dev": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
     "sana": ["patch_embed", "transformer_blocks"],
+    "auraflow": ["pos_embed", "joint_transformer_blocks", "single_transformer_blocks"],
     "lumina2": ["x_embedder", "noise_refiner", "layers"],
     "sd1.5": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
     "sdxl": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
 }
-FLOW = {"sd3", "sd3-without-t5", "sd3.5", "flux-schnell", "flux-dev", "sana", "lumina2"}
+FLOW = {
+    "sd3",
+    "sd3-without-t5",
+    "sd3.5",
+    "flux-schnell",
+    "flux-dev",
+    "sana",
+    "lumina2",
+    "auraflow",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def family_of_the_documentation():
+    """Add the family whose code the documentation shows, as a reader would."""
+    page = Path(__file__).parents[1] / "docs" / "families.md"
+    code = re.search(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)[1]
+    assert code.count("\n") < 60
+    module = types.ModuleType("sklearn_difffeat.backbones.auraflow")
+    exec(compile(code, page.name, "exec"), module.__dict__)
+    entry = re.search(
+        r'^ +"(AuraFlow\w+)": \("(\w+)", "(\w+)"\),$', page.read_text(), re.M
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        patch.setitem(_registry.FAMILIES, entry[1], (entry[2], entry[3]))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +193,7 @@ def pipeline_features(folder, family, prompt):
             tokens = output[1] if isinstance(output, tuple) else output
         n_rows = len(PICTURES)
         tokens = tokens[-n_rows:] if prompt else tokens[:n_rows]
-        if family == "lumina2":
+        if family in ("lumina2", "auraflow"):
             # The text stands before the picture, which has 2 x 2 tokens.
             tokens = tokens[:, -4:]
         means.append(tokens.mean(dim=1))

@@ -103,12 +103,15 @@ class PromptedBackbone(DiffusionBackbone):
     ----------
     pipelines : tuple of str
         The pipelines of diffusers whose models the family is; one of them encodes.
+    n_tokens : int
+        Tokens of a picture in the pass that is running.
     """
 
     takes_prompt = True
     pipelines: ClassVar[tuple[str, ...]]
     source: Source
     conditions: dict[str, dict[str, torch.Tensor]]
+    n_tokens: int
 
     @classmethod
     @abstractmethod
@@ -158,7 +161,10 @@ class PromptedBackbone(DiffusionBackbone):
             device = str(self.device)
             encoded = self.encode_prompt(self.source, prompt, device, self.dtype)
             self.conditions[prompt] = encoded
-        n_rows = len(latents)
+        n_rows, _, height, width = latents.shape
+        step = self.info.input_step // self.codec.factor
+        # For the hooks of this very call: passes hold the backbone's lock.
+        self.n_tokens = (height // step) * (width // step)
         condition = {
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()

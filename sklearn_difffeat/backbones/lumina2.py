@@ -21,7 +21,6 @@ class Lumina2Backbone(PromptedBackbone):
     model_class = Lumina2Transformer2DModel
     pipelines = ("Lumina2Pipeline", "Lumina2Text2ImgPipeline")
     flow = True
-    _n_tokens = 0
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
@@ -49,9 +48,6 @@ class Lumina2Backbone(PromptedBackbone):
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
         words = condition["encoder_hidden_states"]
-        sides = [side // self.model.config.patch_size for side in latents.shape[-2:]]
-        # For the hooks of this very call: passes hold the backbone's lock.
-        self._n_tokens = sides[0] * sides[1]
         return self.model(
             latents,
             timestep=1 - steps / self.info.n_timesteps,
@@ -61,4 +57,4 @@ class Lumina2Backbone(PromptedBackbone):
 
     def hidden_states(self, output: Any) -> torch.Tensor:
         # The picture's tokens stand behind those of the text, where there are any.
-        return output[:, -self._n_tokens :]
+        return output[:, -self.n_tokens :]
