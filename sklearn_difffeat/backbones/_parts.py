@@ -47,7 +47,7 @@ def load_part(
     model, loading = kind.from_pretrained(
         source.location,
         subfolder=folder,
-        torch_dtype=dtype,
+        dtype=dtype,
         low_cpu_mem_usage=False,
         output_loading_info=True,
         **source.options,
