@@ -5,6 +5,7 @@ prompt, names the timestep, and calls the model, whose modules are hooked.
 """
 
 import gc
+import inspect
 import json
 import pickle
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import types
 import weakref
+from importlib import import_module
 from pathlib import Path
 
 import diffusers
@@ -63,6 +65,8 @@ FLOW = {
     "lumina2",
     "auraflow",
 }
+SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192}
+SDXL = {"block_out_channels": (320, 640, 1280), "sample_size": 128}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -474,3 +478,29 @@ def test_sentencepiece_that_is_not_installed_is_named(
     monkeypatch.setattr(_prompt, "is_sentencepiece_available", lambda: False)
     with pytest.raises(ImportError, match="pip install sentencepiece protobuf"):
         transformer(folder).fit_transform(PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_blocks", "width", "input_size", "changes"),
+    [
+        ("FluxTransformer2DModel", 57, 3072, 1024, {}),
+        ("Lumina2Transformer2DModel", 28, 2304, 1024, {}),
+        ("PixArtTransformer2DModel", 28, 1152, 512, {"sample_size": 64}),
+        ("SanaTransformer2DModel", 20, 2240, 1024, {}),
+        ("SD3Transformer2DModel", 24, 1536, 1024, SD3_MEDIUM),
+        ("UNet2DConditionModel", 9, 1280, 512, {"sample_size": 64}),
+        ("UNet2DConditionModel", 7, 1280, 1024, SDXL),
+    ],
+)
+def test_sizes_of_published_configurations_are_those_documented(
+    name, n_blocks, width, input_size, changes
+):
+    module, kind = _registry.FAMILIES[name]
+    family = getattr(import_module(f"sklearn_difffeat.backbones.{module}"), kind)
+    parameters = inspect.signature(family.model_class.__init__).parameters
+    config = {key: value.default for key, value in parameters.items()} | changes
+    shape = family.shape(config)
+    factor = 32 if name.startswith("Sana") else 8
+    assert len(shape.widths) - 1 == n_blocks
+    assert max(shape.widths) == width
+    assert shape.sample_size * factor == input_size

@@ -156,6 +156,11 @@ class PromptedBackbone(DiffusionBackbone):
         pipeline = text_pipeline(source, cls._index(source), config, device, dtype)
         return cls.embed(pipeline, prompt)
 
+    def activation_bytes(self, size: int) -> int:
+        words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
+        n_tokens = (size // self.info.input_step) ** 2 + max(words)
+        return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
+
     def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
         if prompt not in self.conditions:
             device = str(self.device)

@@ -15,7 +15,7 @@ class Plan:
     """What to extract from a backbone, in the order of the output's columns.
 
     Columns run over blocks, within a block over timesteps, within a timestep over the
-    pooled channels.
+    pooled channels. ``prompt`` is for models that are conditioned on a text.
     """
 
     blocks: tuple[int, ...]
