@@ -128,7 +128,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self.backbone_fingerprint_ = info.fingerprint
         self.block_ = blocks[0] if _is_scalar(self.block) else list(blocks)
         self.timestep_ = timesteps[0] if _is_scalar(self.timestep) else list(timesteps)
-        self.n_features_out_ = plan.n_features(info.width)
+        self.n_features_out_ = plan.n_features(info.width_of)
         self.revision_ = info.revision
         self._plan, self._info = plan, info
         return self
@@ -288,7 +288,8 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         ndarray of str objects
         """
         check_is_fitted(self)
-        return np.asarray(self._plan.feature_names(self._info.width), dtype=object)
+        names = self._plan.feature_names(self._info.width_of)
+        return np.asarray(names, dtype=object)
 
     def _check_cells(self, cells: Cells) -> np.ndarray:
         absent = find_missing(cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn_difffeat._decode import (
     read_image,
 )
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.extraction._reader import Prepared, Reader
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     A picture is (for a latent model) encoded by the VAE's mode, brought to a timestep
     of the training schedule by a fixed noise, and passed through the model without
-    class or prompt; the tokens of the chosen block are pooled. Diff-Feat [1]_ finds
-    the most discriminative features at a middle block and a middle timestep.
+    class and with an empty prompt; the tokens of the chosen block are pooled.
+    Diff-Feat [1]_ finds the most discriminative features at a middle block and a
+    middle timestep.
 
     Parameters
     ----------
@@ -103,6 +105,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         joblib jobs over chunks of rows, through whatever joblib backend is active.
     image_size : int, default=None
         Side in pixels to which pictures are resized; None is the backbone's own.
+    prompt : str, default=""
+        What a text-conditioned model is told of every picture. It is encoded once;
+        the text encoders are not kept.
     missing : {"error", "nan"}, default="error"
         Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
     local_files_only, trust_remote_code : bool, default=False
@@ -155,6 +160,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DiffusionFeatureTransformer._parameter_constraints,
         "image_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "prompt": [str],
     }
 
     def __init__(
@@ -172,6 +178,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         dtype: str = "auto",
         n_jobs: int | None = None,
         image_size: int | None = None,
+        prompt: str = "",
         missing: str = "error",
         local_files_only: bool = False,
         trust_remote_code: bool = False,
@@ -190,6 +197,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.dtype = dtype
         self.n_jobs = n_jobs
         self.image_size = image_size
+        self.prompt = prompt
         self.missing = missing
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
@@ -208,6 +216,12 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             raise ValueError(
                 f"image_size={size} is not a multiple of {step}, the side in pixels of "
                 f"a token of backbone {info.name!r}; choose one that is."
+            )
+        largest = info.max_input_size
+        if size is not None and largest is not None and size > largest:
+            raise ValueError(
+                f"image_size={size} exceeds the {largest} pixels that the positions of "
+                f"backbone {info.name!r} reach; choose at most that."
             )
         pooling = self._check_pooling()
         side = (size or info.input_size) // step
@@ -231,6 +245,15 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             f"pooling={pooling!r} is unknown; use 'mean', 'max' or ('grid', k) with an "
             "integer k >= 1."
         )
+
+    def _plan_for(self, info: BackboneInfo, block: Any, timestep: Any) -> Plan:
+        if self.prompt and not info.takes_prompt:
+            raise ValueError(
+                f"prompt={self.prompt!r} is given, but backbone {info.name!r} is not "
+                "conditioned on a text; leave the prompt empty."
+            )
+        plan = super()._plan_for(info, block, timestep)
+        return replace(plan, prompt=self.prompt)
 
     def _reader(self, info: BackboneInfo) -> ImageReader:
         return ImageReader(self.image_size or info.input_size)

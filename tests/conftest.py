@@ -141,6 +141,22 @@ def sliding_window_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Small pipelines in the hub's layout, saved when they are first asked for."""
+    from image_checkpoints import save_pipeline
+
+    saved = {}
+
+    def checkpoint(family):
+        if family not in saved:
+            folder = tmp_path_factory.mktemp(family)
+            saved[family] = save_pipeline(family, folder)
+        return saved[family]
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
 def clipart():
     """Real images and texts: 60 items, spread over the data set."""
     X, Y, groups = load_openclipart(return_X_y_groups=True)

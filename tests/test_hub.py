@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from fake_hub import Hub, serving
+from image_checkpoints import save_pipeline
 from test_backbones import PICTURES, cached
 
 from sklearn_difffeat import (
@@ -57,6 +58,21 @@ def test_a_model_is_described_by_small_files_and_the_hubs_listing(hub, dit_folde
     files = [*dit_folder.rglob("*.safetensors")]
     assert info.size_mb == sum(path.stat().st_size for path in files) / 1e6
     assert not any(file.endswith(".safetensors") for file in downloads(hub))
+
+
+@pytest.mark.parametrize("family", ["sd3", "sd1.5"])
+def test_all_parts_of_a_prompted_model_are_downloaded_once(hub, family, tmp_path):
+    folder = tmp_path / "model"
+    save_pipeline(family, folder)
+    expected = ImageDiffusionFeatureTransformer(folder).fit_transform(PICTURES)
+    hub.add("someone/pipeline", folder)
+    transformer = ImageDiffusionFeatureTransformer("someone/pipeline").fit(PICTURES)
+    assert not any(file.endswith((".safetensors", ".bin")) for file in downloads(hub))
+    np.testing.assert_allclose(transformer.transform(PICTURES), expected, rtol=1e-5)
+    release_backbones()
+    hub.requests.clear()
+    transformer.transform(PICTURES)
+    assert not hub.requests
 
 
 def test_a_model_is_downloaded_once_and_then_needs_no_network(

@@ -1,6 +1,7 @@
 """What the benchmarks share: timing, fresh processes, checkpoints and tables."""
 
 import multiprocessing
+import resource
 import statistics
 import sys
 import time
@@ -40,6 +41,17 @@ def in_fresh_process(function, *arguments):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def peak_bytes():
+    """Return the most memory that this process has had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux counts the parent's memory into ru_maxrss of a process that it starts.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def print_table(about, rows):

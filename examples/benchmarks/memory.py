@@ -10,12 +10,18 @@ the imported libraries and the matrix returned.
 
 import argparse
 import os
-import resource
-import sys
 import tempfile
 from pathlib import Path
 
-from _common import MB, in_fresh_process, print_table, save_dit, say, timed
+from _common import (
+    MB,
+    in_fresh_process,
+    peak_bytes,
+    print_table,
+    save_dit,
+    say,
+    timed,
+)
 
 SIDE = 16
 FILES_PER_FOLDER = 1000
@@ -44,17 +50,6 @@ def write_images(folder, count):
         if number % FILES_PER_FOLDER == 0:
             os.makedirs(os.path.dirname(path))
         Path(path).write_bytes(header + os.urandom(3 * SIDE**2))
-
-
-def peak_bytes():
-    """Return the most memory that this process has had resident."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux counts the parent's memory into ru_maxrss of a process that it starts.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def transform(model, images, n_rows, cache):

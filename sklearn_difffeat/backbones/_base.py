@@ -35,7 +35,7 @@ class BackboneInfo:
     n_blocks : int
         Blocks are numbered 0 (token embeddings) to ``n_blocks``.
     width : int
-        Channels of a hidden state.
+        Channels of a hidden state, of the widest where blocks differ.
     n_timesteps : int
         Timesteps run from 0 to ``n_timesteps - 1``.
     input_size : int
@@ -55,6 +55,12 @@ class BackboneInfo:
     carries_code : bool
         Whether loading runs code that comes with the weights, which has to be allowed
         by ``trust_remote_code=True``.
+    widths : tuple of int or None
+        Channels of each block, 0 included; None where all have ``width``.
+    max_input_size : int or None
+        The largest side of a picture that the model can take; None for no bound.
+    takes_prompt : bool
+        Whether the model is conditioned on a text.
 
     Examples
     --------
@@ -77,6 +83,13 @@ class BackboneInfo:
     fingerprint: str
     revision: str | None = None
     carries_code: bool = False
+    widths: tuple[int, ...] | None = None
+    max_input_size: int | None = None
+    takes_prompt: bool = False
+
+    def width_of(self, block: int) -> int:
+        """Return the channels of one block's hidden states."""
+        return self.widths[block] if self.widths else self.width
 
     @property
     def non_commercial(self) -> bool:
@@ -128,7 +141,11 @@ class Backbone(ABC):
         ``stages[k]`` is the module whose output is block k; 0 embeds the tokens.
     lock : threading.RLock
         Held during a pass: hooks on a shared model see every thread's calls.
+    takes_prompt : bool
+        Whether ``load`` and ``run`` take a text that the model is conditioned on.
     """
+
+    takes_prompt: ClassVar[bool] = False
 
     def __init__(self, info: BackboneInfo, stages: Sequence[torch.nn.Module]) -> None:
         self.info = info
@@ -196,8 +213,11 @@ class ImageBackbone(Backbone):
         """Return the latents at ``timestep`` >= 1 of the training schedule."""
 
     @abstractmethod
-    def run(self, latents: torch.Tensor, timestep: int) -> Any:
-        """Run the model unconditionally, told that it stands at ``timestep``."""
+    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+        """Run the model, told that it stands at ``timestep``.
+
+        A model without texts is run unconditionally, whatever the prompt.
+        """
 
 
 class TextBackbone(Backbone):

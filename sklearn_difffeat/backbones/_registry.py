@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
     "DiTTransformer2DModel": ("dit", "DiTBackbone"),
+    "FluxTransformer2DModel": ("flux", "FluxBackbone"),
+    "Lumina2Transformer2DModel": ("lumina2", "Lumina2Backbone"),
+    "PixArtTransformer2DModel": ("pixart", "PixArtBackbone"),
+    "SD3Transformer2DModel": ("sd3", "SD3Backbone"),
+    "SanaTransformer2DModel": ("sana", "SanaBackbone"),
+    "UNet2DConditionModel": ("unet", "UNetBackbone"),
     "bert": ("masked_lm", "MaskedLMBackbone"),
     "roberta": ("masked_lm", "MaskedLMBackbone"),
     "distilbert": ("masked_lm", "MaskedLMBackbone"),
@@ -33,7 +39,10 @@ FAMILIES = {
     "Dream": ("dream", "DreamBackbone"),
 }
 # Older checkpoints name one class for several architectures, told by this key.
-LEGACY_FAMILIES = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
+LEGACY_FAMILIES = {
+    ("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel",
+    ("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel",
+}
 MAX_LOADED = 4
 
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
@@ -43,10 +52,16 @@ _told: set[str] = set()
 
 def _declared_family(source: Source) -> str | None:
     denoiser = source.read_json("transformer/config.json")
+    denoiser = denoiser or source.read_json("unet/config.json")
     if denoiser is not None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))
         return LEGACY_FAMILIES.get(legacy, declared)
+    if source.find("model_index.json") is not None:
+        raise ValueError(
+            f"backbone={source.name!r} is a diffusion pipeline without a transformer/ "
+            "or unet/ sub-folder; download or save it again, with all sub-folders."
+        )
     config = source.read_json("config.json")
     return None if config is None else config.get("model_type")
 
@@ -162,10 +177,13 @@ def describe_backbone(
     return info
 
 
-def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbone:
+def load_backbone(
+    source: Source, *, device: str, dtype: torch.dtype, prompt: str = ""
+) -> Backbone:
     """Return the loaded model, shared by every estimator of this process.
 
     The ``MAX_LOADED`` models used last are kept; :func:`release_backbones` lets go.
+    A prompt is not part of what is loaded: it is encoded first, while there is room.
 
     Raises
     ------
@@ -181,6 +199,7 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
     with _lock:
         if key not in _loaded:
             family = family_of(source)
+            options = {"prompt": prompt} if family.takes_prompt else {}
             check_trusted(source, carries_code(source))
             check_weights(source)
             check_memory(source, device, dtype)
@@ -189,7 +208,7 @@ def load_backbone(source: Source, *, device: str, dtype: torch.dtype) -> Backbon
                 # What was guessed from the hub's listing can be counted now.
                 check_memory(source, device, dtype)
             with naming_damage(source), without_progress_bars():
-                _loaded[key] = family.load(source, device, dtype)
+                _loaded[key] = family.load(source, device, dtype, **options)
         _loaded.move_to_end(key)
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)

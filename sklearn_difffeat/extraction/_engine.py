@@ -44,14 +44,14 @@ def run_pass(
     inputs : torch.Tensor or Tokens
         Clean latents of pictures, or tokenized texts.
     plan : Plan
-        Gives the seed and the pooling.
+        Gives the seed, the pooling and the prompt.
     timestep, draw : int
     blocks : sequence of int
 
     Returns
     -------
     dict of int to ndarray
-        By block, (n, plan.n_pooled(width)), float32.
+        By block, (n, plan.n_pooled(width of the block)), float32.
     """
     if isinstance(backbone, ImageBackbone):
         assert isinstance(inputs, torch.Tensor)
@@ -78,7 +78,7 @@ def _image_pass(
     return hooked_pass(
         backbone,
         blocks,
-        run=lambda: backbone.run(noisy, timestep),
+        run=lambda: backbone.run(noisy, timestep, plan.prompt),
         pool=lambda hidden: pool_image_tokens(hidden, plan.pooling),
     )
 

@@ -58,10 +58,13 @@ class Features:
         rows = self.rows[chosen]
         where = _as_slice(rows)
         taken = slice(None) if positions is None else _as_slice(positions)
-        for number, block in enumerate(plan.blocks):
+        first = 0
+        for block in plan.blocks:
             share = values[block][taken]
-            start = (number * len(plan.timesteps) + at) * share.shape[1]
-            columns = slice(start, start + share.shape[1])
+            n_columns = share.shape[1]
+            start = first + at * n_columns
+            columns = slice(start, start + n_columns)
+            first += len(plan.timesteps) * n_columns
             share = as_float32(share)
             if n_draws > 1:
                 self.values[where, columns] += share / n_draws

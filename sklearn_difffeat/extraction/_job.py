@@ -58,7 +58,9 @@ class Job:
     def backbone(self) -> Backbone:
         """Load the model, unless this process has it."""
         dtype = getattr(torch, self.dtype)
-        return load_backbone(self.source, device=self.device, dtype=dtype)
+        return load_backbone(
+            self.source, device=self.device, dtype=dtype, prompt=self.plan.prompt
+        )
 
     def passes(self, store: FeatureStore | None) -> list[Pass]:
         """Return the passes that every row needs."""
@@ -67,6 +69,8 @@ class Job:
             "seed": self.plan.seed,
             "pooling": self.plan.pooling,
         }
+        if self.plan.prompt:
+            settings["prompt"] = self.plan.prompt
         space = -1 if store is None else store.space(self._key | settings)
         return [Pass(space, *one) for one in self.plan.passes]
 

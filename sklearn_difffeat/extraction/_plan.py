@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ class Plan:
     """What to extract from a backbone, in the order of the output's columns.
 
     Columns run over blocks, within a block over timesteps, within a timestep over the
-    pooled channels.
+    pooled channels. ``prompt`` is for models that are conditioned on a text.
     """
 
     blocks: tuple[int, ...]
@@ -22,6 +23,7 @@ class Plan:
     pooling: str | tuple[str, int]
     n_draws: int
     seed: int
+    prompt: str = ""
 
     @property
     def passes(self) -> list[tuple[int, int]]:
@@ -37,17 +39,18 @@ class Plan:
         cells = self.pooling[1] ** 2 if isinstance(self.pooling, tuple) else 1
         return width * cells
 
-    def n_features(self, width: int) -> int:
-        """Columns of the output."""
-        return len(self.blocks) * len(self.timesteps) * self.n_pooled(width)
+    def n_features(self, width_of: Callable[[int], int]) -> int:
+        """Columns of the output, for the channels of each block."""
+        widths = sum(self.n_pooled(width_of(block)) for block in self.blocks)
+        return widths * len(self.timesteps)
 
-    def feature_names(self, width: int) -> list[str]:
+    def feature_names(self, width_of: Callable[[int], int]) -> list[str]:
         """One name a column, ``b{block}_t{timestep}_{i}``."""
         return [
             f"b{block}_t{timestep}_{i}"
             for block in self.blocks
             for timestep in self.timesteps
-            for i in range(self.n_pooled(width))
+            for i in range(self.n_pooled(width_of(block)))
         ]
 
 

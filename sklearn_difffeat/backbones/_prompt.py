@@ -1,0 +1,169 @@
+"""A prompt's encoding by a pipeline's own text encoders, which are not kept."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+import transformers
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+from sklearn_difffeat.backbones._base import BackboneInfo
+from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
+from sklearn_difffeat.backbones._loading import without_progress_bars
+from sklearn_difffeat.backbones._parts import read_part
+from sklearn_difffeat.backbones._source import Source, check_complete
+
+NONE = None, None
+TEXT_PARTS = {
+    f"{kind}{number}"
+    for kind in ("tokenizer", "text_encoder")
+    for number in ("", "_2", "_3")
+}
+
+
+def _check_sentencepiece(source: Source, folder: str) -> None:
+    """Name what transformers takes for another kind of file when it is missing."""
+    files = [f"{folder}/{name}" for name in ("spiece.model", "tokenizer.model")]
+    if source.find(f"{folder}/tokenizer.json") or not any(map(source.find, files)):
+        return
+    if not (is_sentencepiece_available() and is_protobuf_available()):
+        raise ImportError(
+            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which takes "
+            "two more packages: pip install sentencepiece protobuf."
+        )
+
+
+def _load_text_part(
+    source: Source, name: str, kind: Any, device: str, dtype: torch.dtype
+) -> Any:
+    read_part(source, name)
+    place = {"subfolder": name, "local_files_only": True}
+    if name.startswith("tokenizer"):
+        _check_sentencepiece(source, name)
+        return kind.from_pretrained(source.snapshot, **place)
+    with without_progress_bars():
+        model, loading = kind.from_pretrained(
+            source.snapshot, dtype=dtype, output_loading_info=True, **place
+        )
+    check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
+    return model.eval().requires_grad_(False).to(device)
+
+
+def text_pipeline(
+    source: Source,
+    index: dict[str, Any],
+    config: dict[str, Any],
+    device: str,
+    dtype: torch.dtype,
+) -> Any:
+    """Return the model's pipeline with its tokenizers and text encoders alone."""
+    kind = getattr(diffusers, index["_class_name"])
+    parts: dict[str, Any] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        # What a pipeline was saved without is [null, null].
+        _, class_name = index.get(name, NONE) if name in TEXT_PARTS else NONE
+        if class_name is not None:
+            part_class = getattr(transformers, class_name)
+            parts[name] = _load_text_part(source, name, part_class, device, dtype)
+        elif parameter.default is parameter.empty:
+            parts[name] = None
+        elif name == "requires_safety_checker":
+            parts[name] = False
+    pipeline = kind(**parts)
+    # Where it lacks an encoder, SD3's asks the model how wide the zeros should be.
+    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
+    return pipeline
+
+
+class PromptedBackbone(DiffusionBackbone):
+    """A text-conditioned model: the text encoders run once a prompt, then go.
+
+    Attributes
+    ----------
+    pipelines : tuple of str
+        The pipelines of diffusers whose models the family is; one of them encodes.
+    n_tokens : int
+        Tokens of a picture in the pass that is running.
+    """
+
+    takes_prompt = True
+    pipelines: ClassVar[tuple[str, ...]]
+    source: Source
+    conditions: dict[str, dict[str, torch.Tensor]]
+    n_tokens: int
+
+    @classmethod
+    @abstractmethod
+    def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
+        """Encode a prompt, as a batch of one, with the family's own pipeline."""
+
+    @classmethod
+    def describe(cls, source: Source) -> BackboneInfo:
+        cls._index(source)
+        return super().describe(source)
+
+    @classmethod
+    def load(
+        cls, source: Source, device: str, dtype: torch.dtype, prompt: str = ""
+    ) -> PromptedBackbone:
+        # The text encoders come first, and are gone when the model needs the room.
+        condition = cls.encode_prompt(source, prompt, device, dtype)
+        backbone = super().load(source, device, dtype)
+        assert isinstance(backbone, PromptedBackbone)
+        backbone.source = source
+        backbone.conditions = {prompt: condition}
+        return backbone
+
+    @classmethod
+    def _index(cls, source: Source) -> dict[str, Any]:
+        index = read_part(source, "")
+        if index.get("_class_name") not in cls.pipelines:
+            raise ValueError(
+                f"backbone={source.name!r} is a {index.get('_class_name')!r}, whose "
+                f"model needs more than a picture and a prompt; use one of "
+                f"{list(cls.pipelines)}."
+            )
+        return index
+
+    @classmethod
+    @torch.no_grad()
+    def encode_prompt(
+        cls, source: Source, prompt: str, device: str, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Load the text encoders, encode a prompt, and let go of them."""
+        config = read_part(source, cls.folder)
+        pipeline = text_pipeline(source, cls._index(source), config, device, dtype)
+        return cls.embed(pipeline, prompt)
+
+    def activation_bytes(self, size: int) -> int:
+        words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
+        n_tokens = (size // self.info.input_step) ** 2 + max(words)
+        return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
+
+    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+        if prompt not in self.conditions:
+            device = str(self.device)
+            encoded = self.encode_prompt(self.source, prompt, device, self.dtype)
+            self.conditions[prompt] = encoded
+        n_rows, _, height, width = latents.shape
+        step = self.info.input_step // self.codec.factor
+        # For the hooks of this very call: passes hold the backbone's lock.
+        self.n_tokens = (height // step) * (width // step)
+        condition = {
+            name: value.expand(n_rows, *value.shape[1:])
+            for name, value in self.conditions[prompt].items()
+        }
+        steps = torch.full((n_rows,), timestep, device=latents.device)
+        return self.call(latents.to(self.dtype), steps, condition)
+
+
+def without_padding(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Drop the tokens that a mask hides: nothing attends to them, but they cost."""
+    real = mask[0].bool()
+    real[0] = True
+    return embeds[:, real]

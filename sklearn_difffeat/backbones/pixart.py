@@ -1,0 +1,51 @@
+"""PixArt alpha and sigma (Chen et al., arXiv 2310.00426 and 2403.04692)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import PixArtTransformer2DModel
+
+from sklearn_difffeat.backbones._diffusion import Shape
+from sklearn_difffeat.backbones._prompt import PromptedBackbone, without_padding
+
+
+class PixArtBackbone(PromptedBackbone):
+    """A DiT with cross-attention to a text."""
+
+    model_class = PixArtTransformer2DModel
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+
+    @classmethod
+    def shape(cls, config: dict[str, Any]) -> Shape:
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return Shape(
+            widths=(width,) * (config["num_layers"] + 1),
+            channels=config["in_channels"],
+            sample_size=config["sample_size"],
+            step=config["patch_size"],
+        )
+
+    @classmethod
+    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
+        return [model.pos_embed, *model.transformer_blocks]
+
+    @classmethod
+    def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
+        embeds, mask, *_ = pipeline.encode_prompt(
+            prompt, do_classifier_free_guidance=False
+        )
+        return {"encoder_hidden_states": without_padding(embeds, mask)}
+
+    def call(
+        self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
+    ) -> Any:
+        size: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
+        if self.model.use_additional_conditions:
+            n_rows, _, height, width = latents.shape
+            pixels = latents.new_tensor([height, width]) * self.codec.factor
+            size["resolution"] = pixels.repeat(n_rows, 1)
+            size["aspect_ratio"] = latents.new_ones(n_rows, 1)
+        return self.model(latents, timestep=steps, added_cond_kwargs=size, **condition)

@@ -1,0 +1,51 @@
+"""Stable Diffusion 3 and 3.5 (Esser et al., arXiv 2403.03206), an MMDiT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import SD3Transformer2DModel
+
+from sklearn_difffeat.backbones._diffusion import Shape
+from sklearn_difffeat.backbones._prompt import PromptedBackbone
+
+
+class SD3Backbone(PromptedBackbone):
+    """Joint blocks of text and picture; the picture's tokens are read."""
+
+    model_class = SD3Transformer2DModel
+    pipelines = ("StableDiffusion3Pipeline",)
+    flow = True
+
+    @classmethod
+    def shape(cls, config: dict[str, Any]) -> Shape:
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return Shape(
+            widths=(width,) * (config["num_layers"] + 1),
+            channels=config["in_channels"],
+            sample_size=config["sample_size"],
+            step=config["patch_size"],
+            largest=config["pos_embed_max_size"] * config["patch_size"],
+        )
+
+    @classmethod
+    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
+        return [model.pos_embed, *model.transformer_blocks]
+
+    @classmethod
+    def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            prompt, None, None, do_classifier_free_guidance=False
+        )
+        return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
+
+    def call(
+        self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
+    ) -> Any:
+        return self.model(latents, timestep=steps, **condition)
+
+    def hidden_states(self, output: Any) -> torch.Tensor:
+        # A joint block returns (text, picture), and no text from the last one.
+        return output[1] if isinstance(output, tuple) else output

@@ -1,0 +1,347 @@
+"""Small text-to-image pipelines, saved by diffusers' own pipelines as on the hub."""
+
+import diffusers
+import torch
+import transformers
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
+from tokenizers import pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 8}
+
+
+def clip_tokenizer():
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def clip_encoder(*, projected=False, width=16):
+    sizes = {"hidden_size": width, "intermediate_size": 16, "projection_dim": width}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
+    config = CLIPTextConfig(vocab_size=514, **sizes, **layers, **ids)
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+def t5_tokenizer():
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(letter, -3.0) for letter in LETTERS]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+
+
+def t5_encoder(width=32):
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=32, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+        )
+    )
+
+
+def gemma_tokenizer():
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=[])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 2)]
+    )
+    return tokenizer
+
+
+def gemma_encoder():
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8}
+    return Gemma2Model(
+        Gemma2Config(vocab_size=32, num_key_value_heads=1, **sizes, **layers)
+    )
+
+
+def vae(channels, **options):
+    """Return a VAE that shrinks pictures to an eighth, in four levels as SD's."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=channels,
+        norm_num_groups=4,
+        layers_per_block=1,
+        **options,
+    )
+
+
+def flow_scheduler():
+    return FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+def dit():
+    return {
+        "transformer": diffusers.DiTTransformer2DModel(
+            **HEADS | {"num_layers": 3, "sample_size": 4, "patch_size": 2},
+            in_channels=4,
+            out_channels=8,
+            num_embeds_ada_norm=1000,
+        ),
+        "scheduler": DDIMScheduler(beta_schedule="linear", clip_sample=False),
+        "vae": vae(4, scaling_factor=0.18215),
+    }
+
+
+def sd3(**options):
+    return {
+        "transformer": diffusers.SD3Transformer2DModel(
+            **HEADS | {"num_layers": 3, "sample_size": 4, "patch_size": 2},
+            in_channels=4,
+            out_channels=4,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=32,
+            pos_embed_max_size=6,
+            **options,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": vae(4, scaling_factor=1.5305, shift_factor=0.0609),
+        "text_encoder": clip_encoder(projected=True),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": clip_encoder(projected=True),
+        "tokenizer_2": clip_tokenizer(),
+        "text_encoder_3": t5_encoder(),
+        "tokenizer_3": t5_tokenizer(),
+    }
+
+
+def sd35():
+    """Normalised queries and keys, a second attention in the first blocks."""
+    return sd3(qk_norm="rms_norm", dual_attention_layers=(0, 1))
+
+
+def sd3_without_t5():
+    return sd3() | {"text_encoder_3": None, "tokenizer_3": None}
+
+
+def flux(**options):
+    return {
+        "transformer": diffusers.FluxTransformer2DModel(
+            **HEADS,
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=16,
+            axes_dims_rope=(2, 2, 4),
+            **options,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": clip_encoder(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": t5_encoder(),
+        "tokenizer_2": t5_tokenizer(),
+    }
+
+
+def flux_dev():
+    """Distilled with guidance, as Flux-dev."""
+    return flux(guidance_embeds=True)
+
+
+def pixart(**options):
+    return {
+        "transformer": diffusers.PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            num_layers=3,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=24,
+            caption_channels=32,
+            **options,
+        ),
+        "scheduler": DPMSolverMultistepScheduler(beta_schedule="linear"),
+        "vae": vae(4, scaling_factor=0.18215),
+        "text_encoder": t5_encoder(),
+        "tokenizer": t5_tokenizer(),
+    }
+
+
+def pixart_1024():
+    """Told the resolution, as PixArt alpha of 1,024 pixels."""
+    return pixart(sample_size=128)
+
+
+def pixart_sigma():
+    return pixart(sample_size=4, use_additional_conditions=False)
+
+
+def auraflow():
+    return {
+        "transformer": diffusers.AuraFlowTransformer2DModel(
+            **HEADS | {"sample_size": 4, "patch_size": 2},
+            num_mmdit_layers=2,
+            num_single_dit_layers=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pos_embed_max_size=16,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=1.73),
+        "vae": vae(4, scaling_factor=0.13025),
+        "text_encoder": t5_encoder(),
+        "tokenizer": t5_tokenizer(),
+    }
+
+
+def sana():
+    return {
+        "transformer": diffusers.SanaTransformer2DModel(
+            **HEADS,
+            num_layers=3,
+            in_channels=4,
+            out_channels=4,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=16,
+            sample_size=4,
+            timestep_scale=0.5,
+        ),
+        "scheduler": DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        "vae": AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=4,
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            encoder_layers_per_block=(1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1),
+            encoder_qkv_multiscales=((), (), (), ()),
+            decoder_qkv_multiscales=((), (), (), ()),
+            scaling_factor=0.41407,
+        ),
+        "text_encoder": gemma_encoder(),
+        "tokenizer": gemma_tokenizer(),
+    }
+
+
+def lumina2():
+    return {
+        "transformer": diffusers.Lumina2Transformer2DModel(
+            sample_size=4,
+            in_channels=4,
+            hidden_size=24,
+            num_layers=2,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=8,
+            axes_dim_rope=(4, 4, 4),
+            axes_lens=(300, 4, 4),
+            cap_feat_dim=16,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": gemma_encoder(),
+        "tokenizer": gemma_tokenizer(),
+    }
+
+
+def unet(**options):
+    return diffusers.UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        **options,
+    )
+
+
+def stable_diffusion():
+    return {
+        "unet": unet(cross_attention_dim=16),
+        "scheduler": PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1),
+        "vae": vae(4, scaling_factor=0.18215),
+        "text_encoder": clip_encoder(),
+        "tokenizer": clip_tokenizer(),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+
+def sdxl():
+    return {
+        "unet": unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=6 * 4 + 16,
+        ),
+        "scheduler": EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        "vae": vae(4, scaling_factor=0.13025, force_upcast=True),
+        "text_encoder": clip_encoder(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": clip_encoder(projected=True),
+        "tokenizer_2": clip_tokenizer(),
+    }
+
+
+# Pipeline and parts by the name of a family.
+FAMILIES = {
+    "dit": ("DiTPipeline", dit),
+    "pixart-alpha": ("PixArtAlphaPipeline", pixart_1024),
+    "pixart-sigma": ("PixArtSigmaPipeline", pixart_sigma),
+    "sd3": ("StableDiffusion3Pipeline", sd3),
+    "sd3-without-t5": ("StableDiffusion3Pipeline", sd3_without_t5),
+    "sd3.5": ("StableDiffusion3Pipeline", sd35),
+    "flux-schnell": ("FluxPipeline", flux),
+    "flux-dev": ("FluxPipeline", flux_dev),
+    "sana": ("SanaPipeline", sana),
+    "lumina2": ("Lumina2Pipeline", lumina2),
+    "auraflow": ("AuraFlowPipeline", auraflow),
+    "sd1.5": ("StableDiffusionPipeline", stable_diffusion),
+    "sdxl": ("StableDiffusionXLPipeline", sdxl),
+}
+
+
+def save_pipeline(family, folder):
+    """Save a family's small pipeline as its maker would have."""
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    name, build = FAMILIES[family]
+    parts = build()
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            _spread(part)
+    getattr(diffusers, name)(**parts).save_pretrained(folder)
+    return folder
+
+
+def _spread(module):
+    """Draw what is initialised to zero or one, so that nothing is left out unseen."""
+    for parameter in module.parameters():
+        if parameter.numel() and float(parameter.detach().std(correction=0)) == 0:
+            torch.nn.init.normal_(parameter, std=0.1)

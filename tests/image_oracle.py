@@ -1,0 +1,130 @@
+"""What the features of an image family have to be: those of its own pipeline.
+
+The pipeline of diffusers encodes the prompt, names the timestep, and calls the model,
+whose modules are hooked.
+"""
+
+import diffusers
+import numpy as np
+import torch
+
+from sklearn_difffeat import ImageDiffusionFeatureTransformer
+from sklearn_difffeat.extraction._noise import gaussian_noise
+
+SIDE, TIMESTEP = 32, 300
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+BLOCKS = {
+    "dit": ["pos_embed", "transformer_blocks"],
+    "pixart-alpha": ["pos_embed", "transformer_blocks"],
+    "pixart-sigma": ["pos_embed", "transformer_blocks"],
+    "sd3": ["pos_embed", "transformer_blocks"],
+    "sd3-without-t5": ["pos_embed", "transformer_blocks"],
+    "sd3.5": ["pos_embed", "transformer_blocks"],
+    "flux-schnell": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "flux-dev": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "sana": ["patch_embed", "transformer_blocks"],
+    "auraflow": ["pos_embed", "joint_transformer_blocks", "single_transformer_blocks"],
+    "lumina2": ["x_embedder", "noise_refiner", "layers"],
+    "sd1.5": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
+    "sdxl": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
+}
+FLOW = {
+    "sd3",
+    "sd3-without-t5",
+    "sd3.5",
+    "flux-schnell",
+    "flux-dev",
+    "sana",
+    "lumina2",
+    "auraflow",
+}
+
+
+def transformer(folder, **options):
+    options = {"image_size": SIDE, "dtype": "float32", "timestep": TIMESTEP} | options
+    return ImageDiffusionFeatureTransformer(folder, **options)
+
+
+def noisy_latents(pipeline, flow):
+    """Encode the pictures and bring them to the timestep, by the papers' formulas."""
+    pixels = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 127.5 - 1
+    encoded, config = pipeline.vae.encode(pixels), pipeline.vae.config
+    if isinstance(pipeline.vae, diffusers.AutoencoderDC):
+        latents = encoded.latent * config.scaling_factor
+    else:
+        mode = encoded.latent_dist.mode()
+        latents = (mode - (config.shift_factor or 0)) * config.scaling_factor
+    noise = gaussian_noise(0, 0, tuple(latents.shape[1:])).expand_as(latents)
+    if flow:
+        sigma = TIMESTEP / 1000
+        return (1 - sigma) * latents + sigma * noise
+    kept = pipeline.scheduler.alphas_cumprod[TIMESTEP]
+    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+
+
+def one_step(pipeline, family, latents, prompt):
+    """Have a pipeline take one step from the latents, at the timestep."""
+    n_rows, channels, *sides = latents.shape
+    if family == "dit":
+        # Its pipeline takes no latents; it calls the model like this.
+        steps, null_class = (torch.full((n_rows,), n) for n in (TIMESTEP, 1000))
+        pipeline.transformer(latents, timestep=steps, class_labels=null_class)
+        return
+    options = {"height": SIDE, "width": SIDE, "output_type": "latent"}
+    if family in FLOW:
+        pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+        options["sigmas"] = [TIMESTEP / 1000]
+    else:
+        config = pipeline.scheduler.config
+        pipeline.scheduler = diffusers.DDPMScheduler.from_config(config)
+        options["timesteps"] = [TIMESTEP]
+    if family.startswith(("pixart", "sana")):
+        options["use_resolution_binning"] = False
+    if family == "sana":
+        options["complex_human_instruction"] = None
+    if family.startswith("flux"):
+        latents = pipeline._pack_latents(latents, n_rows, channels, *sides)
+    pipeline(prompt, latents=latents, num_images_per_prompt=n_rows, **options)
+
+
+@torch.no_grad()
+def pipeline_features(folder, family, prompt):
+    """Return the mean token of every block, in a pass of the family's pipeline.
+
+    Without a prompt it is the pass that guidance calls unconditional.
+    """
+    absent = ["text_encoder_3", "tokenizer_3"] if family == "sd3-without-t5" else []
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        folder, **dict.fromkeys(absent)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    latents = noisy_latents(pipeline, family in FLOW)
+    model = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    model.eval()
+    modules = []
+    for name in BLOCKS[family]:
+        module = getattr(model, name)
+        is_list = isinstance(module, torch.nn.ModuleList)
+        modules += list(module) if is_list else [module]
+    caught = [[] for _ in modules]
+    for outputs, module in zip(caught, modules, strict=True):
+        module.register_forward_hook(
+            lambda module, args, output, outputs=outputs: outputs.append(output)
+        )
+    one_step(pipeline, family, latents, prompt)
+    means = []
+    for outputs in caught:
+        # Guidance is a second call, or a first half of the batch.
+        output = outputs[0] if prompt else outputs[-1]
+        if hasattr(model, "up_blocks"):
+            maps = output[0] if isinstance(output, tuple) else output
+            tokens = maps.flatten(2).transpose(1, 2)
+        else:
+            tokens = output[1] if isinstance(output, tuple) else output
+        n_rows = len(PICTURES)
+        tokens = tokens[-n_rows:] if prompt else tokens[:n_rows]
+        if family in ("lumina2", "auraflow"):
+            # The text stands before the picture, which has 2 x 2 tokens.
+            tokens = tokens[:, -4:]
+        means.append(tokens.mean(dim=1))
+    return torch.cat(means, dim=1).numpy()
