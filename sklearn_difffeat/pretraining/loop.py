@@ -53,6 +53,47 @@ def average_into(ema: nn.Module, model: nn.Module, decay: float) -> None:
             kept.lerp_(current, 1 - decay)
 
 
+def _is_projector(name: str) -> bool:
+    return "projector" in name.partition(".")[0]
+
+
+def restore(
+    state: dict[str, Any],
+    trained: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Load a checkpoint; projectors to teachers may have come or gone since.
+
+    Raises
+    ------
+    ValueError
+        When the weights of the model itself do not fit.
+    """
+    for module, part in ((trained, "model"), (ema, "ema")):
+        found = module.load_state_dict(state[part], strict=False)
+        differing = [
+            name
+            for name in [*found.missing_keys, *found.unexpected_keys]
+            if not _is_projector(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"The checkpoint does not fit the model at {differing[0]}; resume with "
+                "the configuration that the run was started with."
+            )
+    # An optimizer numbers its parameters in the order of the module's own.
+    numbers = {name: i for i, (name, _) in enumerate(trained.named_parameters())}
+    saved = [name for name in state["model"] if name in numbers or _is_projector(name)]
+    restored = optimizer.state_dict()
+    restored["state"] = {
+        numbers[name]: state["optimizer"]["state"][i]
+        for i, name in enumerate(saved)
+        if name in numbers
+    }
+    optimizer.load_state_dict(restored)
+
+
 def train(
     losses_of: StepFunction,
     trained: nn.Module,
@@ -87,9 +128,7 @@ def train(
     first, log = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        trained.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
+        restore(state, trained, ema, optimizer)
         first, log = state["step"], state["log"]
 
     def save(step: int) -> None:

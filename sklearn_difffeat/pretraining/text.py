@@ -170,6 +170,7 @@ def pretrain_text(
     *,
     align: float = 1.0,
     align_block: int = 6,
+    clean_share: float = UNMASKED_SHARE,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -187,7 +188,7 @@ def pretrain_text(
     mask_id = tokenizer.mask_token_id
     special = torch.tensor([tokenizer.convert_tokens_to_ids(s) for s in SPECIAL])
     special = special[special != tokenizer.unk_token_id]
-    n_unmasked = round(UNMASKED_SHARE * schedule.batch_size)
+    n_unmasked = round(clean_share * schedule.batch_size)
 
     def losses_of(generator: torch.Generator) -> Losses:
         ids, rows = texts.batch(schedule.batch_size, generator)
