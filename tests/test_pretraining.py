@@ -14,6 +14,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import export
 from sklearn_difffeat.pretraining.corpus import is_held_back, text_digest
 from sklearn_difffeat.pretraining.image import (
     Pictures,
@@ -141,6 +142,23 @@ def test_a_run_resumes_with_tokens_aligned_and_a_larger_noise_free_share(
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     ages = {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
     assert ages == {10, 20}
+
+
+def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run("image", corpus, folder, 10)
+    changed = {"align_map": 1.0, "clean_share": 0.6, "diffusion": 5.0}
+    pretrain_image(corpus, folder, schedule(20), align_block=1, **changed, **SMALL_DIT)
+    monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
+    (tmp_path / "embedded").mkdir()
+    card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
+    first = ["0", "10", "0.3", "0.999", "0.35", "1", "1", "0"]
+    second = ["10", "20", "0.3", "0.999", "0.6", "5", "1", "1"]
+    for row in (first, second):
+        assert f"| {' | '.join(row)} |" in card
+    assert "20 steps of 10 (200 samples)" in card
+    assert "map alignment" in card
+    assert (tmp_path / "embedded" / "dit-tiny" / "loss.png").stat().st_size > 1000
 
 
 def test_another_architecture_cannot_resume_a_run(corpus, tmp_path):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 DEFAULTS = {"image": (4000, 64, 6e-4), "text": (4500, 64, 8e-4)}
 CLEAN_SHARE = {"image": 0.35, "text": 0.4}
+DIFFUSION = {"image": 1.0, "text": 0.2}
+SCHEDULE = {"decay_share": 0.3, "ema_decay": 0.999, "checkpoint_every": 200, "seed": 0}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,8 +59,12 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--align-block", type=int, default=6)
         run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
                          help="share of a batch that is not noised")  # fmt: skip
+        run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
+                         help="weight of the diffusion loss")  # fmt: skip
         run.add_argument("--device", default="cpu")
-        run.add_argument("--seed", type=int, default=0)
+        for name, value in SCHEDULE.items():
+            flag = "--" + name.replace("_", "-")
+            run.add_argument(flag, type=type(value), default=value)
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
@@ -121,11 +127,12 @@ def main(arguments: list[str] | None = None) -> None:
                 steps=options.steps,
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
-                seed=options.seed,
+                **{name: getattr(options, name) for name in SCHEDULE},
             ),
             align=options.align,
             align_block=options.align_block,
             clean_share=options.clean_share,
+            diffusion=options.diffusion,
             device=options.device,
             **extra,
         )

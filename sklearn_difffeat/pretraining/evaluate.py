@@ -50,9 +50,10 @@ READINGS: dict[str, list[Settings]] = {
         {"pooling": "max"},
         {"pooling": ("grid", 2)},
         {"block": [6, 8]},
-        {"block": [6, 8], "pooling": "max"},
         {"block": [4, 6, 8]},
         {"timestep": [0, 100]},
+        {"image_size": 96},
+        {"image_size": 96, "block": [6, 8]},
     ],
     "text": [
         {"pooling": "max"},
@@ -125,7 +126,7 @@ def read(transformer: Any, cells: pd.Series, rows: np.ndarray) -> np.ndarray:
 def choose_reading(
     contest: Contest, transformer: Any, cells: pd.Series, kind: str
 ) -> Any:
-    """Set block, timestep and pooling to what is best on the training groups."""
+    """Set block, timestep, pooling and size to what is best on the training groups."""
 
     def score(settings: Settings) -> float:
         Z = read(transformer.set_params(**plain | settings), cells, contest.train)
@@ -133,7 +134,7 @@ def choose_reading(
         say(f"    {kind} {settings}: {value:.3f}")
         return value
 
-    plain = {"pooling": "mean"}
+    plain = {"pooling": "mean"} | ({"image_size": None} if kind == "image" else {})
     grid = PLACES[kind]
     tried = [
         dict(zip(grid, values, strict=True))

@@ -203,6 +203,7 @@ def pretrain_image(
     align_map: float = 0.0,
     align_block: int = 6,
     clean_share: float = NOISE_FREE_SHARE,
+    diffusion: float = 1.0,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -223,6 +224,8 @@ def pretrain_image(
     clean_share : float
         Share of a batch that stays noise-free, at timestep 0; the diffusion loss is
         that of the rest.
+    diffusion : float
+        Weight of the diffusion loss.
     device : str
     **changes
         Entries of the model's configuration to change.
@@ -261,7 +264,7 @@ def pretrain_image(
         weight = snr[timestep].clamp(max=SNR_CAP) / SNR_CAP
         error = (predicted.float().cpu() - clean).square().mean((1, 2, 3))
         losses = {"diffusion": (weight * error)[n_clean:].mean()}
-        losses["loss"] = losses["diffusion"]
+        losses["loss"] = diffusion * losses["diffusion"]
         if pooled is not None and pictures.targets is not None:
             target = pictures.targets[rows].to(device)
             losses["alignment"] = misalignment(pooled, target)
@@ -272,7 +275,14 @@ def pretrain_image(
             losses["loss"] = losses["loss"] + align_map * losses["map alignment"]
         return losses
 
-    train(losses_of, trained, ema, schedule, Path(out))
+    recipe = {
+        "align": align,
+        "align_map": align_map,
+        "align_block": align_block,
+        "clean_share": clean_share,
+        "diffusion": diffusion,
+    }
+    train(losses_of, trained, ema, schedule, Path(out), recipe)
     return export(
         Path(out),
         {"transformer": ema.model, "scheduler": scheduler},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def train(
     ema: nn.Module,
     schedule: Schedule,
     out: Path,
+    recipe: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     """Run or resume a training run and return its log.
 
@@ -113,6 +114,9 @@ def train(
     schedule : Schedule
     out : Path
         Folder of ``checkpoint.pt`` and ``log.jsonl``; a run found there is resumed.
+    recipe : mapping
+        What else the losses depend on, for ``history.jsonl``: it gains a line for each
+        start, so that a run resumed with another recipe can tell.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log_file = out / "checkpoint.pt", out / "log.jsonl"
-    settings_file = out / "schedule.json"
+    settings_file, history = out / "schedule.json", out / "history.jsonl"
     optimizer = torch.optim.AdamW(
         trained.parameters(), betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
@@ -130,6 +134,10 @@ def train(
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         restore(state, trained, ema, optimizer)
         first, log = state["step"], state["log"]
+
+    with history.open("a") as lines:
+        start = {"first_step": first, **asdict(schedule), **recipe}
+        lines.write(json.dumps(start) + "\n")
 
     def save(step: int) -> None:
         state = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.pretraining.corpus import is_held_back
 
-BLOCKS = [4, 6, 8]
+BLOCKS = [6, 8]
 GRID_SIDE = 2
-C_GRID = [0.0003, 0.001, 0.003, 0.01]
+C_GRID = [0.0003, 0.001, 0.003]
 
 # Pictures and classes to train on, pictures and classes to score.
 Split: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -73,32 +74,32 @@ def linear_probe(
         for part in (pictures, test_pictures)
     )
 
-    def columns(Z: np.ndarray, blocks: list[int], pooling: str) -> np.ndarray:
+    def columns(Z: np.ndarray, blocks: tuple[int, ...], pooling: str) -> np.ndarray:
         chosen = Z[:, [BLOCKS.index(block) for block in blocks]]
         if pooling == "mean":
             chosen = chosen.mean(axis=2)
         return chosen.reshape(len(Z), -1)
 
     def probe(C: float) -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=300))
+        # Looser than the default: the accuracy is settled long before the optimum.
+        return make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-2))
 
     fit, held = train_test_split(
         np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes
     )
     scores = {}
-    for blocks in ([6], [8], [6, 8], BLOCKS):
-        for pooling in ("mean", "grid"):
-            read = columns(Z, blocks, pooling)
-            model = probe(0.001).fit(read[fit], classes[fit])
-            scores[tuple(blocks), pooling] = model.score(read[held], classes[held])
-    blocks_, pooling = max(scores, key=scores.__getitem__)
-    read = columns(Z, list(blocks_), pooling)
+    for blocks, pooling in itertools.product(((6,), (8,), (6, 8)), ("mean", "grid")):
+        read = columns(Z, blocks, pooling)
+        model = probe(0.001).fit(read[fit], classes[fit])
+        scores[blocks, pooling] = model.score(read[held], classes[held])
+    blocks, pooling = max(scores, key=scores.__getitem__)
+    read = columns(Z, blocks, pooling)
     by_C = {
         C: probe(C).fit(read[fit], classes[fit]).score(read[held], classes[held])
         for C in C_GRID
     }
     C = max(by_C, key=by_C.__getitem__)
     model = probe(C).fit(read, classes)
-    accuracy = model.score(columns(Z_test, list(blocks_), pooling), test_classes)
-    chosen = {"block": list(blocks_), "pooling": pooling, "C": C, "n": len(classes)}
+    accuracy = model.score(columns(Z_test, blocks, pooling), test_classes)
+    chosen = {"block": list(blocks), "pooling": pooling, "C": C, "n": len(classes)}
     return float(accuracy), chosen

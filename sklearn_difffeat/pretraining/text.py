@@ -171,6 +171,7 @@ def pretrain_text(
     align: float = 1.0,
     align_block: int = 6,
     clean_share: float = UNMASKED_SHARE,
+    diffusion: float = 0.2,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -210,7 +211,7 @@ def pretrain_text(
         )
         weight = (1 / rate).unsqueeze(1).expand(ids.shape)[hidden]
         losses = {"diffusion": (weight * entropy).sum() / real[n_unmasked:].sum()}
-        losses["loss"] = 0.2 * losses["diffusion"]
+        losses["loss"] = diffusion * losses["diffusion"]
         if projected is not None and texts.targets is not None:
             target = texts.targets[rows].to(device)
             similarity = functional.cosine_similarity(projected, target)
@@ -218,5 +219,11 @@ def pretrain_text(
             losses["loss"] = losses["loss"] + align * losses["alignment"]
         return losses
 
-    train(losses_of, trained, ema, schedule, Path(out))
+    recipe = {
+        "align": align,
+        "align_block": align_block,
+        "clean_share": clean_share,
+        "diffusion": diffusion,
+    }
+    train(losses_of, trained, ema, schedule, Path(out), recipe)
     return export(Path(out), {"": ema.model, "tokenizer": tokenizer})
