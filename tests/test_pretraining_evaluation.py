@@ -105,13 +105,27 @@ def test_the_table_holds_each_method_on_each_draw(few, capsys):
     assert "fused above the better single modality on" in printed
 
 
+def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
+    cells = load_openclipart(subset="train").data["text"][:6]
+    transformer = evaluation.TRANSFORMERS["text"](cache=True)
+    place = {"block": 6, "timestep": 0}
+    rows = np.array([0, 2, 5])
+    both = evaluation.read(
+        transformer, place | {"pooling": ["mean", "max"]}, cells, rows
+    )
+    for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
+        alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
+        np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
+    assert not both[[1, 3, 4]].any()
+
+
 def test_development_extracts_and_scores_training_rows_alone(few, monkeypatch):
     lengths = []
     read = evaluation.read
 
-    def counted(transformer, cells, rows):
+    def counted(transformer, settings, cells, rows):
         lengths.append(len(rows))
-        return read(transformer, cells, rows)
+        return read(transformer, settings, cells, rows)
 
     monkeypatch.setattr(evaluation, "read", counted)
     table = evaluation.evaluate_openclipart(EMBEDDED, development=True)

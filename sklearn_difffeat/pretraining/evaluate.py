@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -47,20 +48,18 @@ PLACES: dict[str, dict[str, list[Any]]] = {
 # Changes to the best place, tried one after the other.
 READINGS: dict[str, list[Settings]] = {
     "image": [
-        {"pooling": "max"},
+        {"pooling": ["mean", "max"]},
         {"pooling": ("grid", 2)},
         {"block": [6, 8]},
-        {"block": [4, 6, 8]},
         {"timestep": [0, 100]},
         {"image_size": 96},
-        {"image_size": 96, "block": [6, 8]},
+        {"image_size": 96, "pooling": ["mean", "max"]},
     ],
     "text": [
         {"pooling": "max"},
         {"block": [4, 6]},
-        {"block": [4, 6], "pooling": "max"},
-        {"block": [2, 4, 6]},
-        {"block": [2, 4, 6], "pooling": "max"},
+        {"pooling": ["mean", "max"]},
+        {"block": [4, 6], "pooling": ["mean", "max"]},
     ],
 }
 PLACE_HEAD = {"C": 0.03}
@@ -114,27 +113,35 @@ def side_by_side(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     return ModalityArray.with_layout(np.hstack([image, text]), layout)
 
 
-def read(transformer: Any, cells: pd.Series, rows: np.ndarray) -> np.ndarray:
-    """Return the features of some rows, at their places among zeros."""
-    with expected_warnings():
-        found = transformer.fit_transform(cells.iloc[rows])
-    Z = np.zeros((len(cells), found.shape[1]), dtype=np.float32)
-    Z[rows] = found
+def read(
+    transformer: Any, settings: Settings, cells: pd.Series, rows: np.ndarray
+) -> np.ndarray:
+    """Return the features of some rows, at their places among zeros.
+
+    ``settings`` are the transformer's parameters; a list of poolings concatenates.
+    """
+    poolings = settings.get("pooling", "mean")
+    found = []
+    for pooling in poolings if isinstance(poolings, list) else [poolings]:
+        one = clone(transformer).set_params(**settings | {"pooling": pooling})
+        with expected_warnings():
+            found.append(one.fit_transform(cells.iloc[rows]))
+    Z = np.zeros((len(cells), sum(part.shape[1] for part in found)), dtype=np.float32)
+    Z[rows] = np.hstack(found)
     return Z
 
 
 def choose_reading(
     contest: Contest, transformer: Any, cells: pd.Series, kind: str
-) -> Any:
-    """Set block, timestep, pooling and size to what is best on the training groups."""
+) -> Settings:
+    """Return block, timestep and pooling that are best on the training groups."""
 
     def score(settings: Settings) -> float:
-        Z = read(transformer.set_params(**plain | settings), cells, contest.train)
+        Z = read(transformer, settings, cells, contest.train)
         value = contest.cross_validate(frozen(Z), PLACE_HEAD)
         say(f"    {kind} {settings}: {value:.3f}")
         return value
 
-    plain = {"pooling": "mean"} | ({"image_size": None} if kind == "image" else {})
     grid = PLACES[kind]
     tried = [
         dict(zip(grid, values, strict=True))
@@ -147,7 +154,7 @@ def choose_reading(
         scores.append(score(tried[-1]))
     best = tried[int(np.argmax(scores))]
     say(f"{kind}: {best}")
-    return transformer.set_params(**plain | best)
+    return best
 
 
 def diffusion_features(
@@ -158,8 +165,8 @@ def diffusion_features(
     for kind, backbone in backbones.items():
         # A store of this process: no row passes the model twice at a timestep.
         transformer = TRANSFORMERS[kind](backbone, cache=True)
-        choose_reading(contest, transformer, data[kind], kind)
-        found[kind] = read(transformer, data[kind], rows)
+        settings = choose_reading(contest, transformer, data[kind], kind)
+        found[kind] = read(transformer, settings, data[kind], rows)
     return found
 
 
