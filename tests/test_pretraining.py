@@ -152,8 +152,8 @@ def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkey
     monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
-    first = ["0", "10", "0.3", "0.999", "0.35", "1", "1", "0"]
-    second = ["10", "20", "0.3", "0.999", "0.6", "5", "1", "1"]
+    first = ["0", "10", "", "0.3", "0.999", "0.35", "1", "1", "0"]
+    second = ["10", "20", "", "0.3", "0.999", "0.6", "5", "1", "1"]
     for row in (first, second):
         assert f"| {' | '.join(row)} |" in card
     assert "20 steps of 10 (200 samples)" in card
@@ -225,6 +225,26 @@ def test_learning_rate_warms_up_stays_and_decays_to_zero():
     assert plan.learning_rate_at(50) == 1.0
     assert plan.learning_rate_at(85) == pytest.approx(0.5)
     assert plan.learning_rate_at(99) == pytest.approx(1 / 30)
+
+
+def test_with_minutes_the_learning_rate_follows_the_clock_too():
+    plan = Schedule(steps=100, batch_size=1, learning_rate=1.0, warmup=10, minutes=10.0)
+    assert plan.learning_rate_at(50, 5.0) == 1.0
+    assert plan.learning_rate_at(50, 8.5) == pytest.approx(0.5)
+    assert plan.learning_rate_at(85, 0.0) == pytest.approx(0.5)
+    assert plan.learning_rate_at(50, 11.0) == 0.0
+
+
+def test_a_run_stops_when_its_minutes_are_over_and_leaves_a_checkpoint(
+    corpus, tmp_path
+):
+    plan = Schedule(
+        steps=100_000, batch_size=10, learning_rate=1e-3, warmup=2, minutes=0.01
+    )
+    pretrain_text(corpus, tmp_path / "run", plan, align_block=1, **SMALL_BERT)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert 0 < state["step"] < 100_000
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
 
 
 def test_blocks_of_a_new_dit_are_the_identity():

@@ -62,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
                          help="weight of the diffusion loss")  # fmt: skip
         run.add_argument("--device", default="cpu")
+        run.add_argument("--minutes", type=float,
+                         help="stop after so many, the decay included")  # fmt: skip
         for name, value in SCHEDULE.items():
             flag = "--" + name.replace("_", "-")
             run.add_argument(flag, type=type(value), default=value)
@@ -127,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
                 steps=options.steps,
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
+                minutes=options.minutes,
                 **{name: getattr(options, name) for name in SCHEDULE},
             ),
             align=options.align,

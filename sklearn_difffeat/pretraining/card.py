@@ -131,6 +131,7 @@ FACTS: dict[str, dict[str, Any]] = {
 HISTORY = {
     "first_step": "from step",
     "steps": "planned steps",
+    "minutes": "planned minutes",
     "decay_share": "share of decay",
     "ema_decay": "decay of the average",
     "clean_share": "noise-free share",
@@ -142,9 +143,11 @@ HISTORY = {
 
 def history_table(starts: list[dict[str, Any]]) -> str:
     """Return a Markdown table with a line for each start of the run."""
-    columns = {key: name for key, name in HISTORY.items() if key in starts[0]}
+    columns = {key: name for key, name in HISTORY.items() if key in starts[-1]}
     rows = [list(columns.values()), ["---"] * len(columns)]
-    rows += [[f"{start[key]:g}" for key in columns] for start in starts]
+    for start in starts:
+        values = [start.get(key) for key in columns]
+        rows.append(["" if value is None else f"{value:g}" for value in values])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -208,7 +211,8 @@ def write_card(
     }
     losses = ", ".join(f"{key} {value:.3f}" for key, value in last.items())
     values = {**facts, **counts, **schedule, "name": name, "losses": losses}
-    values["samples"] = schedule["steps"] * schedule["batch_size"]
+    values["steps"] = log[-1]["step"]
+    values["samples"] = values["steps"] * schedule["batch_size"]
     values["history"] = history_table(starts)
     card = (HEAD + facts["body"] + TAIL).format(**values)
     (folder / "README.md").write_text(card, "utf-8")

@@ -20,7 +20,12 @@ StepFunction = Callable[[torch.Generator], Losses]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: warm-up, a plateau, and a linear decay to zero."""
+    """How long and how fast: warm-up, a plateau, and a linear decay to zero.
+
+    With ``minutes`` the decay also follows the clock, from the start of the process,
+    and training stops after so many: a machine that is shared has no speed to plan
+    steps by. Such a run is not reproducible to the bit.
+    """
 
     steps: int
     batch_size: int
@@ -31,11 +36,16 @@ class Schedule:
     ema_decay: float = 0.999
     checkpoint_every: int = 200
     seed: int = 0
+    minutes: float | None = None
 
-    def learning_rate_at(self, step: int) -> float:
+    def learning_rate_at(self, step: int, minutes: float = 0.0) -> float:
+        """Return the learning rate of a step, so many minutes after the start."""
         decay_steps = max(1, round(self.decay_share * self.steps))
         rising = (step + 1) / max(1, self.warmup)
         falling = (self.steps - step) / decay_steps
+        if self.minutes is not None:
+            left = max(0.0, self.minutes - minutes)
+            falling = min(falling, left / (self.decay_share * self.minutes))
         return self.learning_rate * min(1.0, rising, falling)
 
 
@@ -152,12 +162,16 @@ def train(
         log_file.write_text("".join(json.dumps(entry) + "\n" for entry in log))
 
     sums: dict[str, float] = {}
-    started = time.perf_counter()
+    began = started = time.perf_counter()
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps)
     for step in progress:
         generator = torch.Generator().manual_seed(schedule.seed * 10_000_019 + step)
+        minutes = (time.perf_counter() - began) / 60
+        if schedule.minutes is not None and minutes >= schedule.minutes:
+            save(step)
+            break
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate_at(step)
+            group["lr"] = schedule.learning_rate_at(step, minutes)
         losses = losses_of(generator)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
