@@ -152,8 +152,8 @@ def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkey
     monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
-    first = ["0", "10", "", "0.3", "0.999", "0.35", "1", "1", "0"]
-    second = ["10", "20", "", "0.3", "0.999", "0.6", "5", "1", "1"]
+    first = ["0", "10", "", "0.001", "0.3", "0.999", "0.35", "1", "1", "0"]
+    second = ["10", "20", "", "0.001", "0.3", "0.999", "0.6", "5", "1", "1"]
     for row in (first, second):
         assert f"| {' | '.join(row)} |" in card
     assert "20 steps of 10 (200 samples)" in card

@@ -46,9 +46,10 @@ timesteps; the model predicts the clean picture (loss weighted by min-SNR, gamma
 share of each batch is noise-free. The mean over the tokens of block 6, mapped
 linearly, is aligned (cosine) with the pooled feature of a frozen EfficientNet-Lite0
 trained on ImageNet, after REPA (arXiv 2410.06940), and in part of the training each of
-its tokens with the teacher's map at that place, so part of what the features know of
-objects is this teacher's. Augmentation: crops, flips, contrast. Exponential average of
-the weights, stored in half precision.
+its tokens with the teacher's map at that place (of the drawings, and of 9,712 of the
+photographs), so part of what the features know of objects is this teacher's.
+Augmentation: crops, flips, contrast. Exponential average of the weights, stored in
+half precision.
 """
 
 TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
@@ -80,10 +81,12 @@ in half precision.
 """
 
 TAIL = """
-{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate up to
-{learning_rate:g} with warm-up and linear decay to zero, seed {seed}, on two shared CPU
-cores in bfloat16 autocast. Last losses: {losses}. The run was not planned as one: each
-line below is a start that went on from the last checkpoint before it.
+{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate with
+warm-up and linear decay, seed {seed}, on two shared CPU cores in bfloat16 autocast.
+Last losses: {losses}.
+
+Each line is a start of the run, which went on from the last checkpoint before it; where
+minutes were planned the decay followed the clock.
 
 {history}
 
@@ -132,6 +135,7 @@ HISTORY = {
     "first_step": "from step",
     "steps": "planned steps",
     "minutes": "planned minutes",
+    "learning_rate": "learning rate",
     "decay_share": "share of decay",
     "ema_decay": "decay of the average",
     "clean_share": "noise-free share",

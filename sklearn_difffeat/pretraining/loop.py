@@ -162,6 +162,7 @@ def train(
         log_file.write_text("".join(json.dumps(entry) + "\n" for entry in log))
 
     sums: dict[str, float] = {}
+    n_summed = 0
     began = started = time.perf_counter()
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps)
     for step in progress:
@@ -180,13 +181,15 @@ def train(
         average_into(ema, trained, min(schedule.ema_decay, (step + 1) / (step + 10)))
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.detach().item()
+        n_summed += 1
         if (step + 1) % 10 == 0:
             seconds = time.perf_counter() - started
-            entry = {name: total / 10 for name, total in sums.items()}
-            entry |= {"step": step + 1, "rows/s": 10 * schedule.batch_size / seconds}
+            entry = {name: total / n_summed for name, total in sums.items()}
+            n_rows = n_summed * schedule.batch_size
+            entry |= {"step": step + 1, "rows/s": n_rows / seconds}
             log.append(entry)
             progress.set_postfix({k: f"{v:.3f}" for k, v in entry.items()})
-            sums, started = {}, time.perf_counter()
+            sums, n_summed, started = {}, 0, time.perf_counter()
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
             save(step + 1)
     return log

@@ -226,4 +226,6 @@ def pretrain_text(
         "diffusion": diffusion,
     }
     train(losses_of, trained, ema, schedule, Path(out), recipe)
+    # The one in use has learnt to truncate, and would save that.
+    tokenizer = _tokenizer_of_run(Path(corpus), Path(out))
     return export(Path(out), {"": ema.model, "tokenizer": tokenizer})
