@@ -14,8 +14,16 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import export
 from sklearn_difffeat.pretraining.corpus import is_held_back, text_digest
-from sklearn_difffeat.pretraining.image import augment, build_model, pretrain_image
+from sklearn_difffeat.pretraining.image import (
+    Pictures,
+    build_model,
+    crop,
+    draw_crops,
+    pretrain_image,
+    vary_contrast,
+)
 from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
 from sklearn_difffeat.pretraining.text import pretrain_text
 
@@ -41,6 +49,8 @@ def corpus(tmp_path_factory):
         digests=np.array(["0" * 64] * 36),
     )
     np.save(folder / "image-targets.npy", random.random((36, 20), dtype=np.float32))
+    maps = random.standard_normal((36, 12, 8, 8)).astype(np.float16)
+    np.save(folder / "image-maps.npy", maps)
     titles = load_openclipart(subset="train").data["text"][:100]
     sources = ["openclipart", "wordnet names", "wordnet glosses", "debian", "brown"]
     records = [
@@ -116,6 +126,72 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
         torch.testing.assert_close(states[1]["ema"][name], value)
 
 
+def test_a_run_resumes_with_tokens_aligned_and_a_larger_noise_free_share(
+    corpus, tmp_path
+):
+    run("image", corpus, tmp_path / "run", 10)
+    changed = {"align_map": 1.0, "clean_share": 0.6}
+    pretrain_image(
+        corpus, tmp_path / "run", schedule(20), align_block=1, **changed, **SMALL_DIT
+    )
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    before, after = (json.loads(line) for line in lines)
+    assert (before["step"], after["step"]) == (10, 20)
+    assert "map alignment" in after and "map alignment" not in before
+    # Adam's averages of the shared weights go on; those of the new projector begin.
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    ages = {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
+    assert ages == {10, 20}
+
+
+def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run("image", corpus, folder, 10)
+    changed = {"align_map": 1.0, "clean_share": 0.6, "diffusion": 5.0}
+    pretrain_image(corpus, folder, schedule(20), align_block=1, **changed, **SMALL_DIT)
+    monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
+    (tmp_path / "embedded").mkdir()
+    card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
+    first = ["0", "10", "", "0.001", "0.3", "0.999", "0.35", "1", "1", "0"]
+    second = ["10", "20", "", "0.001", "0.3", "0.999", "0.6", "5", "1", "1"]
+    for row in (first, second):
+        assert f"| {' | '.join(row)} |" in card
+    assert "20 steps of 10 (200 samples)" in card
+    assert "map alignment" in card
+    assert (tmp_path / "embedded" / "dit-tiny" / "loss.png").stat().st_size > 1000
+
+
+def test_another_architecture_cannot_resume_a_run(corpus, tmp_path):
+    run("image", corpus, tmp_path / "run", 10)
+    deeper = SMALL_DIT | {"num_layers": 3}
+    with pytest.raises(ValueError, match=r"transformer_blocks\.2"):
+        pretrain_image(corpus, tmp_path / "run", schedule(20), align_block=1, **deeper)
+
+
+def test_each_token_is_aligned_with_the_map_where_its_pixels_come_from(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(36, 3, 4, 4, generator=random)
+    smooth = torch.nn.functional.interpolate(coarse, size=96, mode="bicubic")
+    smooth = (smooth.clamp(0, 1) * 255).round()
+    pixels = smooth.permute(0, 2, 3, 1).byte().numpy()
+    np.savez(
+        tmp_path / "images.npz",
+        drawings=pixels[:24],
+        drawing_source=np.arange(24) % 2,
+        photos=pixels[24:, ::3, ::3],
+    )
+    maps = torch.nn.functional.avg_pool2d(smooth / 127.5 - 1, 12)
+    np.save(tmp_path / "image-maps.npy", maps.half().numpy())
+    pictures = Pictures(tmp_path, targets=False, maps=True)
+    shown, rows, crops = pictures.batch(20, random)
+    targets = pictures.places(rows, crops, 8)
+    tokens = torch.nn.functional.avg_pool2d(shown, 8).flatten(2).transpose(1, 2)
+    for token, target in zip(tokens, targets, strict=True):
+        pair = torch.stack([token.flatten(), target.flatten()])
+        # Contrast alone is not in the map.
+        assert torch.corrcoef(pair)[0, 1] > 0.95
+
+
 @KINDS
 def test_plain_diffusion_needs_no_teacher(kind, corpus, tmp_path):
     plain = tmp_path / "corpus"
@@ -151,6 +227,26 @@ def test_learning_rate_warms_up_stays_and_decays_to_zero():
     assert plan.learning_rate_at(99) == pytest.approx(1 / 30)
 
 
+def test_with_minutes_the_learning_rate_follows_the_clock_too():
+    plan = Schedule(steps=100, batch_size=1, learning_rate=1.0, warmup=10, minutes=10.0)
+    assert plan.learning_rate_at(50, 5.0) == 1.0
+    assert plan.learning_rate_at(50, 8.5) == pytest.approx(0.5)
+    assert plan.learning_rate_at(85, 0.0) == pytest.approx(0.5)
+    assert plan.learning_rate_at(50, 11.0) == 0.0
+
+
+def test_a_run_stops_when_its_minutes_are_over_and_leaves_a_checkpoint(
+    corpus, tmp_path
+):
+    plan = Schedule(
+        steps=100_000, batch_size=10, learning_rate=1e-3, warmup=2, minutes=0.01
+    )
+    pretrain_text(corpus, tmp_path / "run", plan, align_block=1, **SMALL_BERT)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert 0 < state["step"] < 100_000
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+
+
 def test_blocks_of_a_new_dit_are_the_identity():
     model = build_model(**SMALL_DIT).eval()
     caught = []
@@ -162,13 +258,37 @@ def test_blocks_of_a_new_dit_are_the_identity():
     assert not output.any()
 
 
-def test_augmentation_keeps_shape_range_and_white():
-    pictures = torch.randint(0, 256, (8, 96, 96, 3), dtype=torch.uint8)
-    out = augment(pictures, torch.Generator().manual_seed(0))
-    assert out.shape == (8, 3, 64, 64)
-    assert out.abs().max() <= 1
-    white = torch.full((8, 96, 96, 3), 255, dtype=torch.uint8)
-    assert (augment(white, torch.Generator().manual_seed(0)) > 0.999).all()
+def test_crops_keep_shape_and_stay_within_the_picture():
+    crops = draw_crops(64, torch.Generator().manual_seed(0))
+    out = crop(torch.rand(64, 3, 96, 96), crops, 32)
+    assert out.shape == (64, 3, 32, 32)
+    corners = crops[:, :, :2].abs().sum(2) + crops[:, :, 2].abs()
+    assert corners.max() <= 1 + 1e-6
+    assert (crops[:, 0, 0] < 0).any() and (crops[:, 0, 0] > 0).any()
+
+
+def test_a_crop_moves_picture_and_map_alike():
+    # A map of the positions themselves, at the resolution of picture and of tokens.
+    def positions(side):
+        ticks = (torch.arange(side) + 0.5) / side
+        return torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"))
+
+    crops = draw_crops(16, torch.Generator().manual_seed(0))
+    fine = crop(positions(96).expand(16, -1, -1, -1), crops, 64)
+    coarse = crop(positions(8).expand(16, -1, -1, -1), crops, 8)
+    by_token = torch.nn.functional.avg_pool2d(fine, 8)
+    # The border of a coarse map is padded with itself, half a token wide.
+    torch.testing.assert_close(coarse, by_token, atol=0.05, rtol=0)
+    inner = (slice(None), slice(None), slice(2, 6), slice(2, 6))
+    torch.testing.assert_close(coarse[inner], by_token[inner], atol=1e-3, rtol=0)
+
+
+def test_contrast_varies_and_white_stays_white():
+    pictures = torch.zeros(8, 3, 4, 4)
+    pictures[:, :, 0] = 1
+    out = vary_contrast(pictures, torch.Generator().manual_seed(0))
+    assert (out[:, :, 0] == 1).all()
+    assert out[:, :, 1:].std() > 0.01 and out.abs().max() <= 1
 
 
 def test_text_digest_hides_no_copy_behind_case_or_punctuation():

@@ -6,6 +6,7 @@
     python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image corpus --out runs/image
     python -m sklearn_difffeat.pretraining text corpus --out runs/text
+    python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
     python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
 """
 
@@ -15,6 +16,9 @@ import argparse
 from pathlib import Path
 
 DEFAULTS = {"image": (4000, 64, 6e-4), "text": (4500, 64, 8e-4)}
+CLEAN_SHARE = {"image": 0.35, "text": 0.4}
+DIFFUSION = {"image": 1.0, "text": 0.2}
+SCHEDULE = {"decay_share": 0.3, "ema_decay": 0.999, "checkpoint_every": 200, "seed": 0}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
     align = commands.add_parser("align", help="compute the teachers' targets")
     align.add_argument("corpus", type=Path)
-    align.add_argument("--only", choices=["image", "text"])
+    align.add_argument("--only", choices=["image", "map", "text"])
 
     for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
         run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
@@ -48,14 +52,40 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--learning-rate", type=float, default=learning_rate)
         run.add_argument("--align", type=float, default=1.0,
                          help="weight of the alignment; 0: no teacher")  # fmt: skip
+        if kind == "image":
+            run.add_argument("--align-map", type=float, default=0.0,
+                             help="weight of the alignment token by token, with the "
+                             "map that align --only map writes")  # fmt: skip
         run.add_argument("--align-block", type=int, default=6)
+        run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
+                         help="share of a batch that is not noised")  # fmt: skip
+        run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
+                         help="weight of the diffusion loss")  # fmt: skip
         run.add_argument("--device", default="cpu")
-        run.add_argument("--seed", type=int, default=0)
+        run.add_argument("--minutes", type=float,
+                         help="stop after so many, the decay included")  # fmt: skip
+        for name, value in SCHEDULE.items():
+            flag = "--" + name.replace("_", "-")
+            run.add_argument(flag, type=type(value), default=value)
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
     release.add_argument("corpus", type=Path)
     release.add_argument("name", choices=["dit-tiny", "mdlm-tiny"])
+
+    judge = commands.add_parser("evaluate", help="compare with the usual tools")
+    judge.add_argument("--image", default="dit-tiny", help="name or folder")
+    judge.add_argument("--text", default="mdlm-tiny", help="name or folder")
+    judge.add_argument("--development", action="store_true",
+                       help="judge by folds of the training groups alone")  # fmt: skip
+    judge.add_argument("--fashion", type=Path,
+                       help="folder of Fashion-MNIST's four files")  # fmt: skip
+    judge.add_argument("--photos", type=Path,
+                       help="folder of JPEG photographs, by class")  # fmt: skip
+    judge.add_argument("--n-probe", type=int, default=10_000,
+                       help="pictures that train a linear probe")  # fmt: skip
+    judge.add_argument("--out", type=Path, default="output",
+                       help="folder of the generated pictures and texts")  # fmt: skip
     return root
 
 
@@ -69,8 +99,19 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "align":
         from sklearn_difffeat.pretraining.teachers import write_targets
 
-        for kind in [options.only] if options.only else ["image", "text"]:
+        for kind in [options.only] if options.only else ["image", "map", "text"]:
             write_targets(options.corpus, kind)
+    elif options.command == "evaluate":
+        from sklearn_difffeat.pretraining.evaluate import evaluate
+
+        evaluate(
+            {"image": options.image, "text": options.text},
+            options.out,
+            development=options.development,
+            fashion=options.fashion,
+            photos=options.photos,
+            n_probe=options.n_probe,
+        )
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 
@@ -80,6 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         from sklearn_difffeat.pretraining.loop import Schedule
 
         recipe = {"image": image.pretrain_image, "text": text.pretrain_text}
+        extra = {"align_map": options.align_map} if options.command == "image" else {}
         folder = recipe[options.command](
             options.corpus,
             options.out,
@@ -87,11 +129,15 @@ def main(arguments: list[str] | None = None) -> None:
                 steps=options.steps,
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
-                seed=options.seed,
+                minutes=options.minutes,
+                **{name: getattr(options, name) for name in SCHEDULE},
             ),
             align=options.align,
             align_block=options.align_block,
+            clean_share=options.clean_share,
+            diffusion=options.diffusion,
             device=options.device,
+            **extra,
         )
         print(f"wrote {folder}")
 

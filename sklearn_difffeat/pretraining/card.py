@@ -43,11 +43,13 @@ out. No label, keyword or class name was used.
 
 `python -m sklearn_difffeat.pretraining image`. Cosine noise schedule, 1,000
 timesteps; the model predicts the clean picture (loss weighted by min-SNR, gamma 5). A
-third of each batch is noise-free. The mean over the tokens of block 6, mapped
+share of each batch is noise-free. The mean over the tokens of block 6, mapped
 linearly, is aligned (cosine) with the pooled feature of a frozen EfficientNet-Lite0
-trained on ImageNet, after REPA (arXiv 2410.06940), so part of what the features know
-of objects is this teacher's. Augmentation: crops, flips, contrast. Exponential average
-of the weights, stored in half precision.
+trained on ImageNet, after REPA (arXiv 2410.06940), and in part of the training each of
+its tokens with the teacher's map at that place (of the drawings, and of 9,712 of the
+photographs), so part of what the features know of objects is this teacher's.
+Augmentation: crops, flips, contrast. Exponential average of the weights, stored in
+half precision.
 """
 
 TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
@@ -71,7 +73,7 @@ out. No keyword of a drawing was used.
 
 `python -m sklearn_difffeat.pretraining text`. Masked diffusion as in MDLM (arXiv
 2406.07524): masking rate drawn evenly from (0.05, 1], cross-entropy weighted by one
-over the rate. Two fifths of each batch stay unmasked. The mean over the tokens of the
+over the rate. A share of each batch stays unmasked. The mean over the tokens of the
 last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
 frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940), so part of what the
 features know of meaning is this teacher's. Exponential average of the weights, stored
@@ -79,9 +81,14 @@ in half precision.
 """
 
 TAIL = """
-{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate
-{learning_rate:g} with warm-up and linear decay over the last {decay:.0%}, seed {seed},
-on two CPU cores in bfloat16 autocast. Last losses: {losses}.
+{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate with
+warm-up and linear decay, seed {seed}, on two shared CPU cores in bfloat16 autocast.
+Last losses: {losses}.
+
+Each line is a start of the run, which went on from the last checkpoint before it; where
+minutes were planned the decay followed the clock.
+
+{history}
 
 ![Losses by training step](loss.png)
 
@@ -96,11 +103,12 @@ Trying the package out, tests, teaching, and where nothing larger can be had:
 ## Not good for
 
 {bad}
-It is a first, small model, trained for one to one and a half hours on shared CPU cores;
-a backbone from the hub is a change of one parameter. Its best block and timestep say as
-much about the alignment as about diffusion: do not read them as a finding about
-diffusion models.
+It is a small model, trained for a few hours on shared CPU cores; a backbone from the
+hub is a change of one parameter. Its best block and timestep say as much about the
+alignment as about diffusion: do not read them as a finding about diffusion models.
 """
+
+LOSSES = ("diffusion", "alignment", "map alignment")
 
 FACTS: dict[str, dict[str, Any]] = {
     "dit-tiny": {
@@ -122,16 +130,42 @@ FACTS: dict[str, dict[str, Any]] = {
 }
 
 
+# What a start of a run may change, and how the card calls it.
+HISTORY = {
+    "first_step": "from step",
+    "steps": "planned steps",
+    "minutes": "planned minutes",
+    "learning_rate": "learning rate",
+    "decay_share": "share of decay",
+    "ema_decay": "decay of the average",
+    "clean_share": "noise-free share",
+    "diffusion": "weight, diffusion",
+    "align": "weight, pooled alignment",
+    "align_map": "weight, alignment by token",
+}
+
+
+def history_table(starts: list[dict[str, Any]]) -> str:
+    """Return a Markdown table with a line for each start of the run."""
+    columns = {key: name for key, name in HISTORY.items() if key in starts[-1]}
+    rows = [list(columns.values()), ["---"] * len(columns)]
+    for start in starts:
+        values = [start.get(key) for key in columns]
+        rows.append(["" if value is None else f"{value:g}" for value in values])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def draw_losses(log: list[dict[str, float]], path: Path) -> None:
     """Draw each loss over the steps, smoothed over 20 entries of the log."""
     from matplotlib.figure import Figure
 
-    names = [name for name in ("diffusion", "alignment") if name in log[-1]]
-    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
-    steps = np.array([entry["step"] for entry in log])
+    names = [name for name in LOSSES if name in log[-1]]
+    figure = Figure(figsize=(3.6 * len(names), 2.8), layout="constrained")
     for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0],
                           strict=True):  # fmt: skip
-        values = np.array([entry[name] for entry in log])
+        known = [entry for entry in log if name in entry]
+        steps = np.array([entry["step"] for entry in known])
+        values = np.array([entry[name] for entry in known])
         window = min(20, len(values))
         smooth = np.convolve(values, np.ones(window) / window, mode="valid")
         axes.plot(steps, values, color="0.8", linewidth=0.8)
@@ -170,20 +204,20 @@ def write_card(
     corpus: Path,
     schedule: dict[str, Any],
     log: list[dict[str, float]],
+    starts: list[dict[str, Any]],
     folder: Path,
 ) -> None:
     """Write ``README.md`` and ``digests.npy`` beside the weights."""
     facts = FACTS[name]
     counts, digests = _count(name, corpus)
     last = {
-        k: np.mean([e[k] for e in log[-20:]])
-        for k in ("diffusion", "alignment")
-        if k in log[-1]
+        k: np.mean([e[k] for e in log[-20:] if k in e]) for k in LOSSES if k in log[-1]
     }
     losses = ", ".join(f"{key} {value:.3f}" for key, value in last.items())
     values = {**facts, **counts, **schedule, "name": name, "losses": losses}
-    values["samples"] = schedule["steps"] * schedule["batch_size"]
-    values["decay"] = schedule["decay_share"]
+    values["steps"] = log[-1]["step"]
+    values["samples"] = values["steps"] * schedule["batch_size"]
+    values["history"] = history_table(starts)
     card = (HEAD + facts["body"] + TAIL).format(**values)
     (folder / "README.md").write_text(card, "utf-8")
     # 64 of the 256 bits tell millions of items apart at a quarter of the size.

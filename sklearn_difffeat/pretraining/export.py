@@ -59,13 +59,16 @@ def release(run: Path, corpus: Path, name: str) -> Path:
     Path
         The embedded folder, replaced as a whole.
     """
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    log, starts = (
+        [json.loads(line) for line in (run / name).read_text().splitlines()]
+        for name in ("log.jsonl", "history.jsonl")
+    )
     schedule = json.loads((run / "schedule.json").read_text())
     partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run / "export", partial)
     draw_losses(log, partial / "loss.png")
-    write_card(name, corpus, schedule, log, partial)
+    write_card(name, corpus, schedule, log, starts, partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final

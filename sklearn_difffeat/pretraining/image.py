@@ -2,7 +2,7 @@
 
 Noise follows the cosine schedule of Nichol and Dhariwal (2021); with patches of 8 x 8
 pixels the model predicts the clean sample, weighted by min-SNR (arXiv 2303.09556).
-A third of each batch is noise-free and trains the alignment alone.
+A share of each batch is noise-free and trains the alignment alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def build_scheduler() -> DDPMScheduler:
 class Pictures:
     """Draws augmented batches from the packed corpus."""
 
-    def __init__(self, corpus: Path, targets: bool) -> None:
+    def __init__(self, corpus: Path, targets: bool, maps: bool = False) -> None:
         with np.load(corpus / "images.npz") as images:
             self.drawings = torch.from_numpy(images["drawings"])
             self.photos = torch.from_numpy(images["photos"])
@@ -76,9 +76,14 @@ class Pictures:
         self.targets = None
         if targets:
             self.targets = standardize(np.load(corpus / "image-targets.npy"))
+        self.maps = None
+        if maps:
+            self.maps = np.load(corpus / "image-maps.npy", mmap_mode="r")
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        """Return pictures (size, 3, 64, 64) in [-1, 1] and their rows."""
+    def batch(
+        self, size: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return pictures (size, 3, 64, 64) in [-1, 1], their rows and their crops."""
         counts = [round(share * size) for share in SHARES[1:]]
         counts.insert(0, size - sum(counts))
         rows = torch.cat([
@@ -90,53 +95,103 @@ class Pictures:
             self.drawings[rows[:n_drawn]],
             self.photos[rows[n_drawn:] - len(self.drawings)],
         )
-        return torch.cat([augment(part, generator) for part in parts]), rows
+        crops = draw_crops(size, generator)
+        pixels = [
+            crop(part.permute(0, 3, 1, 2).float() / 127.5 - 1, theta, SIZE)
+            for part, theta in zip(
+                parts, crops.split([n_drawn, counts[2]]), strict=True
+            )
+        ]
+        return vary_contrast(torch.cat(pixels), generator), rows, crops
+
+    def places(
+        self, rows: torch.Tensor, crops: torch.Tensor, side: int
+    ) -> torch.Tensor:
+        """Return the teacher's features (n, side * side, channels) at each token."""
+        assert self.maps is not None
+        maps = torch.from_numpy(self.maps[rows.numpy()].astype(np.float32))
+        return crop(maps, crops, side).flatten(2).transpose(1, 2)
 
 
-def augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Crop to 70-100 % of the side, flip half of them, vary brightness and contrast."""
-    n = len(pictures)
-    draw = torch.rand(6, n, generator=generator)
+def draw_crops(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw affine maps (n, 2, 3): 70-100 % of the side, half flipped."""
+    draw = torch.rand(4, n, generator=generator)
     scale = 0.7 + 0.3 * draw[0]
-    shift = (1 - scale) * (2 * draw[1:3] - 1)
-    flip = torch.where(draw[3] < 0.5, -1.0, 1.0)
     theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = flip * scale, scale
-    theta[:, :, 2] = shift.T
-    pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-    grid = functional.affine_grid(theta, [n, 3, SIZE, SIZE], align_corners=False)
-    pixels = functional.grid_sample(
-        pixels, grid, mode="bilinear", padding_mode="border", align_corners=False
+    theta[:, 0, 0] = scale * torch.where(draw[3] < 0.5, -1.0, 1.0)
+    theta[:, 1, 1] = scale
+    theta[:, :, 2] = ((1 - scale) * (2 * draw[1:3] - 1)).T
+    return theta
+
+
+def crop(pictures: torch.Tensor, crops: torch.Tensor, side: int) -> torch.Tensor:
+    """Sample pictures, or maps of features, (n, channels, side, side) at the crops."""
+    size = [*pictures.shape[:2], side, side]
+    grid = functional.affine_grid(crops, size, align_corners=False)
+    return functional.grid_sample(
+        pictures, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    contrast = (0.8 + 0.4 * draw[4]).view(-1, 1, 1, 1)
+
+
+def vary_contrast(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Vary the contrast by a fifth."""
+    contrast = 0.8 + 0.4 * torch.rand(len(pixels), 1, 1, 1, generator=generator)
     # White stays white: a darker background would be a cue that no test picture has.
     return (1 - (1 - pixels) * contrast).clamp(-1, 1)
 
 
 class AlignedDiT(nn.Module):
-    """A DiT and, given a teacher, the linear map from a block to its feature."""
+    """A DiT and, given a teacher, the maps from a block to its features.
+
+    Parameters
+    ----------
+    model : DiTTransformer2DModel
+    width, map_width : int or None
+        Channels of the teacher's pooled feature and of its map; None for no teacher.
+    block : int
+        The block aligned, counted from 1.
+    """
 
     def __init__(
-        self, model: DiTTransformer2DModel, width: int | None, block: int
+        self,
+        model: DiTTransformer2DModel,
+        width: int | None,
+        map_width: int | None,
+        block: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.align_block = block
         self.projector = nn.Linear(model.inner_dim, width) if width else None
+        self.map_projector = None
+        if map_width:
+            self.map_projector = nn.Sequential(
+                nn.Linear(model.inner_dim, 2 * model.inner_dim),
+                nn.SiLU(),
+                nn.Linear(2 * model.inner_dim, map_width),
+            )
 
     def forward(
         self, noisy: torch.Tensor, timestep: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the predicted clean pictures and the projected, pooled block."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the clean pictures and the projected block: pooled, by token."""
         caught = []
         layer = self.model.transformer_blocks[self.align_block - 1]
         hook = layer.register_forward_hook(lambda *call: caught.append(call[-1]))
         labels = torch.full_like(timestep, NULL_CLASS)
         predicted = self.model(noisy, timestep=timestep, class_labels=labels).sample
         hook.remove()
-        if self.projector is None:
-            return predicted, None
-        return predicted, self.projector(caught[0].float().mean(1))
+        pooled = places = None
+        if self.projector is not None:
+            pooled = self.projector(caught[0].float().mean(1))
+        if self.map_projector is not None:
+            places = self.map_projector(caught[0])
+        return predicted, pooled, places
+
+
+def misalignment(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return one minus the cosine, averaged."""
+    return (1 - functional.cosine_similarity(projected, target, dim=-1)).mean().cpu()
 
 
 def pretrain_image(
@@ -145,7 +200,10 @@ def pretrain_image(
     schedule: Schedule,
     *,
     align: float = 1.0,
+    align_map: float = 0.0,
     align_block: int = 6,
+    clean_share: float = NOISE_FREE_SHARE,
+    diffusion: float = 1.0,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -157,9 +215,17 @@ def pretrain_image(
         The packed corpus, and the folder of this run.
     schedule : Schedule
     align : float
-        Weight of the alignment loss; 0 trains plain diffusion without a teacher.
+        Weight of the alignment of the pooled block with the teacher's pooled feature.
+    align_map : float
+        Weight of the alignment of each token with the teacher's map at its place. With
+        both weights 0, plain diffusion is trained without a teacher.
     align_block : int
         The block aligned, counted from 1.
+    clean_share : float
+        Share of a batch that stays noise-free, at timestep 0; the diffusion loss is
+        that of the rest.
+    diffusion : float
+        Weight of the diffusion loss.
     device : str
     **changes
         Entries of the model's configuration to change.
@@ -170,38 +236,53 @@ def pretrain_image(
         The exported folder.
     """
     torch.manual_seed(schedule.seed)
-    pictures = Pictures(Path(corpus), targets=align > 0)
-    width = None if pictures.targets is None else pictures.targets.shape[1]
-    trained = AlignedDiT(build_model(**changes), width, align_block).to(device)
+    pictures = Pictures(Path(corpus), targets=align > 0, maps=align_map > 0)
+    width, map_width = (
+        None if targets is None else targets.shape[1]
+        for targets in (pictures.targets, pictures.maps)
+    )
+    model = build_model(**changes)
+    trained = AlignedDiT(model, width, map_width, align_block).to(device)
     ema = copy.deepcopy(trained).requires_grad_(False)
     scheduler = build_scheduler()
     alpha_bar = scheduler.alphas_cumprod
     snr = alpha_bar / (1 - alpha_bar)
-    n_clean = round(NOISE_FREE_SHARE * schedule.batch_size)
+    side = model.config.sample_size // model.config.patch_size
+    n_clean = round(clean_share * schedule.batch_size)
 
     def losses_of(generator: torch.Generator) -> Losses:
-        clean, rows = pictures.batch(schedule.batch_size, generator)
-        order = torch.randperm(len(rows), generator=generator)
-        clean, rows = clean[order], rows[order]
+        drawn = pictures.batch(schedule.batch_size, generator)
+        order = torch.randperm(schedule.batch_size, generator=generator)
+        clean, rows, crops = (part[order] for part in drawn)
         timestep = torch.randint(1000, (len(rows),), generator=generator)
         timestep[:n_clean] = 0
         noise = torch.randn(clean.shape, generator=generator)
         noisy = scheduler.add_noise(clean, noise, timestep)
         noisy[:n_clean] = clean[:n_clean]
         with torch.autocast(device, dtype=torch.bfloat16):
-            predicted, projected = trained(noisy.to(device), timestep.to(device))
+            predicted, pooled, places = trained(noisy.to(device), timestep.to(device))
         weight = snr[timestep].clamp(max=SNR_CAP) / SNR_CAP
         error = (predicted.float().cpu() - clean).square().mean((1, 2, 3))
         losses = {"diffusion": (weight * error)[n_clean:].mean()}
-        losses["loss"] = losses["diffusion"]
-        if projected is not None and pictures.targets is not None:
+        losses["loss"] = diffusion * losses["diffusion"]
+        if pooled is not None and pictures.targets is not None:
             target = pictures.targets[rows].to(device)
-            similarity = functional.cosine_similarity(projected, target)
-            losses["alignment"] = (1 - similarity).mean().cpu()
+            losses["alignment"] = misalignment(pooled, target)
             losses["loss"] = losses["loss"] + align * losses["alignment"]
+        if places is not None:
+            target = pictures.places(rows, crops, side).to(device)
+            losses["map alignment"] = misalignment(places.float(), target)
+            losses["loss"] = losses["loss"] + align_map * losses["map alignment"]
         return losses
 
-    train(losses_of, trained, ema, schedule, Path(out))
+    recipe = {
+        "align": align,
+        "align_map": align_map,
+        "align_block": align_block,
+        "clean_share": clean_share,
+        "diffusion": diffusion,
+    }
+    train(losses_of, trained, ema, schedule, Path(out), recipe)
     return export(
         Path(out),
         {"transformer": ema.model, "scheduler": scheduler},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,12 @@ StepFunction = Callable[[torch.Generator], Losses]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: warm-up, a plateau, and a linear decay to zero."""
+    """How long and how fast: warm-up, a plateau, and a linear decay to zero.
+
+    With ``minutes`` the decay also follows the clock, from the start of the process,
+    and training stops after so many: a machine that is shared has no speed to plan
+    steps by. Such a run is not reproducible to the bit.
+    """
 
     steps: int
     batch_size: int
@@ -31,11 +36,16 @@ class Schedule:
     ema_decay: float = 0.999
     checkpoint_every: int = 200
     seed: int = 0
+    minutes: float | None = None
 
-    def learning_rate_at(self, step: int) -> float:
+    def learning_rate_at(self, step: int, minutes: float = 0.0) -> float:
+        """Return the learning rate of a step, so many minutes after the start."""
         decay_steps = max(1, round(self.decay_share * self.steps))
         rising = (step + 1) / max(1, self.warmup)
         falling = (self.steps - step) / decay_steps
+        if self.minutes is not None:
+            left = max(0.0, self.minutes - minutes)
+            falling = min(falling, left / (self.decay_share * self.minutes))
         return self.learning_rate * min(1.0, rising, falling)
 
 
@@ -53,12 +63,54 @@ def average_into(ema: nn.Module, model: nn.Module, decay: float) -> None:
             kept.lerp_(current, 1 - decay)
 
 
+def _is_projector(name: str) -> bool:
+    return "projector" in name.partition(".")[0]
+
+
+def restore(
+    state: dict[str, Any],
+    trained: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Load a checkpoint; projectors to teachers may have come or gone since.
+
+    Raises
+    ------
+    ValueError
+        When the weights of the model itself do not fit.
+    """
+    for module, part in ((trained, "model"), (ema, "ema")):
+        found = module.load_state_dict(state[part], strict=False)
+        differing = [
+            name
+            for name in [*found.missing_keys, *found.unexpected_keys]
+            if not _is_projector(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"The checkpoint does not fit the model at {differing[0]}; resume with "
+                "the configuration that the run was started with."
+            )
+    # An optimizer numbers its parameters in the order of the module's own.
+    numbers = {name: i for i, (name, _) in enumerate(trained.named_parameters())}
+    saved = [name for name in state["model"] if name in numbers or _is_projector(name)]
+    restored = optimizer.state_dict()
+    restored["state"] = {
+        numbers[name]: state["optimizer"]["state"][i]
+        for i, name in enumerate(saved)
+        if name in numbers
+    }
+    optimizer.load_state_dict(restored)
+
+
 def train(
     losses_of: StepFunction,
     trained: nn.Module,
     ema: nn.Module,
     schedule: Schedule,
     out: Path,
+    recipe: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     """Run or resume a training run and return its log.
 
@@ -72,6 +124,9 @@ def train(
     schedule : Schedule
     out : Path
         Folder of ``checkpoint.pt`` and ``log.jsonl``; a run found there is resumed.
+    recipe : mapping
+        What else the losses depend on, for ``history.jsonl``: it gains a line for each
+        start, so that a run resumed with another recipe can tell.
 
     Returns
     -------
@@ -80,17 +135,19 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log_file = out / "checkpoint.pt", out / "log.jsonl"
-    settings_file = out / "schedule.json"
+    settings_file, history = out / "schedule.json", out / "history.jsonl"
     optimizer = torch.optim.AdamW(
         trained.parameters(), betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
     first, log = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        trained.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
+        restore(state, trained, ema, optimizer)
         first, log = state["step"], state["log"]
+
+    with history.open("a") as lines:
+        start = {"first_step": first, **asdict(schedule), **recipe}
+        lines.write(json.dumps(start) + "\n")
 
     def save(step: int) -> None:
         state = {
@@ -105,12 +162,17 @@ def train(
         log_file.write_text("".join(json.dumps(entry) + "\n" for entry in log))
 
     sums: dict[str, float] = {}
-    started = time.perf_counter()
+    n_summed = 0
+    began = started = time.perf_counter()
     progress = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps)
     for step in progress:
         generator = torch.Generator().manual_seed(schedule.seed * 10_000_019 + step)
+        minutes = (time.perf_counter() - began) / 60
+        if schedule.minutes is not None and minutes >= schedule.minutes:
+            save(step)
+            break
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate_at(step)
+            group["lr"] = schedule.learning_rate_at(step, minutes)
         losses = losses_of(generator)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -119,13 +181,15 @@ def train(
         average_into(ema, trained, min(schedule.ema_decay, (step + 1) / (step + 10)))
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.detach().item()
+        n_summed += 1
         if (step + 1) % 10 == 0:
             seconds = time.perf_counter() - started
-            entry = {name: total / 10 for name, total in sums.items()}
-            entry |= {"step": step + 1, "rows/s": 10 * schedule.batch_size / seconds}
+            entry = {name: total / n_summed for name, total in sums.items()}
+            n_rows = n_summed * schedule.batch_size
+            entry |= {"step": step + 1, "rows/s": n_rows / seconds}
             log.append(entry)
             progress.set_postfix({k: f"{v:.3f}" for k, v in entry.items()})
-            sums, started = {}, time.perf_counter()
+            sums, n_summed, started = {}, 0, time.perf_counter()
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
             save(step + 1)
     return log

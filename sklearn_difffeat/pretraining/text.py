@@ -170,6 +170,8 @@ def pretrain_text(
     *,
     align: float = 1.0,
     align_block: int = 6,
+    clean_share: float = UNMASKED_SHARE,
+    diffusion: float = 0.2,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -187,7 +189,7 @@ def pretrain_text(
     mask_id = tokenizer.mask_token_id
     special = torch.tensor([tokenizer.convert_tokens_to_ids(s) for s in SPECIAL])
     special = special[special != tokenizer.unk_token_id]
-    n_unmasked = round(UNMASKED_SHARE * schedule.batch_size)
+    n_unmasked = round(clean_share * schedule.batch_size)
 
     def losses_of(generator: torch.Generator) -> Losses:
         ids, rows = texts.batch(schedule.batch_size, generator)
@@ -209,7 +211,7 @@ def pretrain_text(
         )
         weight = (1 / rate).unsqueeze(1).expand(ids.shape)[hidden]
         losses = {"diffusion": (weight * entropy).sum() / real[n_unmasked:].sum()}
-        losses["loss"] = 0.2 * losses["diffusion"]
+        losses["loss"] = diffusion * losses["diffusion"]
         if projected is not None and texts.targets is not None:
             target = texts.targets[rows].to(device)
             similarity = functional.cosine_similarity(projected, target)
@@ -217,5 +219,13 @@ def pretrain_text(
             losses["loss"] = losses["loss"] + align * losses["alignment"]
         return losses
 
-    train(losses_of, trained, ema, schedule, Path(out))
+    recipe = {
+        "align": align,
+        "align_block": align_block,
+        "clean_share": clean_share,
+        "diffusion": diffusion,
+    }
+    train(losses_of, trained, ema, schedule, Path(out), recipe)
+    # The one in use has learnt to truncate, and would save that.
+    tokenizer = _tokenizer_of_run(Path(corpus), Path(out))
     return export(Path(out), {"": ema.model, "tokenizer": tokenizer})

