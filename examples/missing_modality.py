@@ -43,7 +43,7 @@ def extract():
     """Features of all items; blocks and timesteps as the quickstart chose them."""
     cells = load_openclipart().data
     image = ImageDiffusionFeatureTransformer(block=6, timestep=100)
-    text = TextDiffusionFeatureTransformer(block=6, timestep=0)
+    text = TextDiffusionFeatureTransformer(block=6, timestep=100)
     return (
         np.asarray(image.fit_transform(cells["image"])),
         np.asarray(text.fit_transform(cells["text"])),
