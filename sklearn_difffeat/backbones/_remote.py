@@ -7,6 +7,7 @@ transformers and does not keep up with what ``from_pretrained`` asks of a class.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -57,9 +58,9 @@ class RemoteTextBackbone(TokenizedBackbone):
         self.mask_token_id = self.find_mask_token(model.config)
 
     @staticmethod
+    @abstractmethod
     def find_stages(model: Any) -> list[torch.nn.Module]:
         """Return the embedding of the tokens and the blocks."""
-        raise NotImplementedError
 
     @staticmethod
     def find_mask_token(config: Any) -> int:
