@@ -15,6 +15,7 @@ from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
 from sklearn_difffeat.backbones._parts import load_part, read_part
 from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.backbones._weights import size_in_mb
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class DiffusionBackbone(ImageBackbone):
             input_size=shape.sample_size * codec.factor,
             input_step=shape.step * codec.factor,
             license=source.license,
-            size_mb=source.size_mb,
+            size_mb=size_in_mb(source),
             fingerprint=source.fingerprint,
             widths=None if uniform else shape.widths,
             max_input_size=None if largest is None else largest * codec.factor,

@@ -26,7 +26,11 @@ from sklearn_difffeat.backbones._tokenized import (
     TokenizedBackbone,
     number,
 )
-from sklearn_difffeat.backbones._weights import fetch_small, weight_files
+from sklearn_difffeat.backbones._weights import (
+    fetch_small,
+    size_in_mb,
+    weight_files,
+)
 
 AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
 
@@ -84,7 +88,7 @@ class RemoteTextBackbone(TokenizedBackbone):
             input_size=number(source, config, cls.keys.positions),
             input_step=1,
             license=source.license,
-            size_mb=source.size_mb,
+            size_mb=size_in_mb(source),
             fingerprint=source.fingerprint,
         )
 

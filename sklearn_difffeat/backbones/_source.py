@@ -11,7 +11,6 @@ from typing import Any
 
 from sklearn_difffeat.backbones import _hub
 from sklearn_difffeat.backbones._fingerprint import folder_fingerprint
-from sklearn_difffeat.backbones._weights import weight_files
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
@@ -99,12 +98,6 @@ class Source:
             return []
         root = Path(self.location)
         return sorted(p for p in root.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
-
-    @property
-    def size_mb(self) -> float | None:
-        """Size of the weight files that loading reads in MB, where it is known."""
-        sizes = [self.size_of(file) for file in weight_files(self)]
-        return None if None in sizes else sum(filter(None, sizes)) / 1e6
 
     @property
     def license(self) -> str | None:

@@ -55,6 +55,12 @@ def weight_files(source: Source) -> list[str]:
     return sorted(file for part in parts for file in _files(source, part))
 
 
+def size_in_mb(source: Source) -> float | None:
+    """Return the size of the weight files that loading reads, where it is known."""
+    sizes = [source.size_of(file) for file in weight_files(source)]
+    return None if None in sizes else sum(filter(None, sizes)) / 1e6
+
+
 def _is_whole(path: Path | None) -> bool:
     if path is None:
         return False

@@ -19,6 +19,7 @@ from sklearn_difffeat.backbones._tokenized import (
     TokenizedBackbone,
     number,
 )
+from sklearn_difffeat.backbones._weights import size_in_mb
 
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
 
@@ -65,7 +66,7 @@ class MaskedLMBackbone(TokenizedBackbone):
             input_size=_positions(source, config),
             input_step=1,
             license=source.license,
-            size_mb=source.size_mb,
+            size_mb=size_in_mb(source),
             fingerprint=source.fingerprint,
         )
 
