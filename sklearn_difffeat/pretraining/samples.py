@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DiTTransformer2DModel
 from PIL import Image
 from transformers import AutoModelForMaskedLM
 
@@ -16,24 +16,22 @@ N_STEPS = 100
 HIDDEN_SHARE = 0.4
 
 
-def _load(backbone: str) -> Any:
-    source, _ = locate_backbone(backbone)
-    return load_backbone(source, device="cpu", dtype=torch.float32)
-
-
 @torch.inference_mode()
 def generate_pictures(backbone: str, n: int, seed: int = 0) -> torch.Tensor:
     """Return uint8 pictures (n, size, size, 3) denoised from noise by DDIM."""
-    model = _load(backbone)
-    scheduler = DDIMScheduler.from_config(model.scheduler.config)
+    folder = locate_backbone(backbone)[0].snapshot
+    model = DiTTransformer2DModel.from_pretrained(
+        folder, subfolder="transformer", dtype=torch.float32, low_cpu_mem_usage=False
+    ).eval()
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(N_STEPS)
-    side = model.transformer.config.sample_size
+    side = model.config.sample_size
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, side, side, generator=generator)
-    classes = torch.full((n,), model.null_class)
+    classes = torch.full((n,), model.config.num_embeds_ada_norm)
     for t in scheduler.timesteps:
         step = torch.full((n,), int(t))
-        output = model.transformer(x, timestep=step, class_labels=classes).sample
+        output = model(x, timestep=step, class_labels=classes).sample
         # Models with learned variance return it behind the prediction.
         x = scheduler.step(output[:, :3], t, x, eta=1.0, generator=generator)[0]
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
@@ -56,9 +54,9 @@ def infill(backbone: str, texts: list[str], seed: int = 0) -> list[tuple[str, st
     list of (str, str)
         Each text with its hidden tokens shown as ``[MASK]``, and infilled.
     """
-    model = _load(backbone)
-    # Features need no language-model head, so the backbone comes without it.
     source, _ = locate_backbone(backbone)
+    model: Any = load_backbone(source, device="cpu", dtype=torch.float32)
+    # Features need no language-model head, so the backbone comes without it.
     with_head = AutoModelForMaskedLM.from_pretrained(source.location).float().eval()
     generator = torch.Generator().manual_seed(seed)
     pairs = []
