@@ -266,14 +266,14 @@ def lumina2():
     }
 
 
-def unet(**options):
+def unet(*, attention_head_dim=4, **options):
     return diffusers.UNet2DConditionModel(
         sample_size=4,
         block_out_channels=(8, 16),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
-        attention_head_dim=4,
+        attention_head_dim=attention_head_dim,
         norm_num_groups=4,
         **options,
     )
@@ -289,6 +289,23 @@ def stable_diffusion():
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,
+    }
+
+
+def stable_diffusion_2():
+    """SD 2.1: heads by block, linear projections, v-prediction."""
+    return stable_diffusion() | {
+        "unet": unet(
+            cross_attention_dim=16,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+        ),
+        "scheduler": DDIMScheduler(
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            prediction_type="v_prediction",
+            steps_offset=1,
+        ),
     }
 
 
@@ -323,6 +340,7 @@ FAMILIES = {
     "lumina2": ("Lumina2Pipeline", lumina2),
     "auraflow": ("AuraFlowPipeline", auraflow),
     "sd1.5": ("StableDiffusionPipeline", stable_diffusion),
+    "sd2.1": ("StableDiffusionPipeline", stable_diffusion_2),
     "sdxl": ("StableDiffusionXLPipeline", sdxl),
 }
 

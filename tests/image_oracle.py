@@ -26,6 +26,7 @@ BLOCKS = {
     "auraflow": ["pos_embed", "joint_transformer_blocks", "single_transformer_blocks"],
     "lumina2": ["x_embedder", "noise_refiner", "layers"],
     "sd1.5": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
+    "sd2.1": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
     "sdxl": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
 }
 FLOW = {
