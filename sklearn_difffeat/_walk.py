@@ -40,6 +40,8 @@ class Walk:
         Takes a list of new points and returns their scores; NaN is the worst.
     max_candidates : int or None
         Most points to score.
+    max_passes : int or None
+        Most passes to pay for; the start is tried whatever it costs.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Walk:
         score: Callable[[list[Point]], Sequence[float]],
         max_candidates: int | None = None,
         on_move: Callable[[Move], None] = lambda move: None,
+        max_passes: int | None = None,
     ) -> None:
         self.axes = axes
         self.scores: dict[Point, float] = {}
         self.passes: set[tuple[str, Point]] = set()
         self._score = score
         self._max_candidates = max_candidates
+        self._max_passes = max_passes
         self._on_move = on_move
         self._stage = ""
 
@@ -63,7 +67,7 @@ class Walk:
             self._climb_from(tuple(axis.start for axis in self.axes), "start")
             for number in range(1, n_restarts + 1):
                 far = self._far_point(random)
-                if far is None:
+                if far is None or not self._is_affordable(far):
                     return
                 self._climb_from(far, f"restart {number}")
         except CandidatesSpent:
@@ -123,6 +127,8 @@ class Walk:
             while True:
                 shifted = self._shifted(reached, {number: direction * step})
                 if shifted is None or self._is_paid(shifted):
+                    break
+                if not self._is_affordable(shifted):
                     break
                 there = [shifted, *self._neighbours(shifted, free, ones)]
                 best = self._better(reached, there)
@@ -246,6 +252,10 @@ class Walk:
 
     def _is_paid(self, point: Point) -> bool:
         return self._passes_of(point) <= self.passes
+
+    def _is_affordable(self, point: Point) -> bool:
+        n_passes = len(self.passes | self._passes_of(point))
+        return self._max_passes is None or n_passes <= self._max_passes
 
     def _neighbours(
         self, point: Point, numbers: Iterable[int], steps: dict[int, int]

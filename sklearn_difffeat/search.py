@@ -51,6 +51,9 @@ class LocalSearchCV(BaseSearchCV):
         that shuffles without a seed.
     max_candidates : int, default=None
         Most candidates to evaluate; None lets the walk end by itself.
+    max_passes : int, default=None
+        Most passes to pay for, as ``n_passes_`` counts them; from then on the walk
+        stays on those it has. The start is evaluated whatever it costs.
     n_jobs : int, default=None
         joblib jobs over the fits of a batch; the neighbours of a point are one batch.
     refit : bool, str or callable, default=True
@@ -118,6 +121,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         "param_space": [dict],
         "start": [dict, None],
         "max_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "max_passes": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "n_restarts": [Interval(numbers.Integral, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
@@ -131,6 +135,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         scoring: Any = None,
         cv: Any = None,
         max_candidates: int | None = None,
+        max_passes: int | None = None,
         n_jobs: int | None = None,
         refit: bool | str | Callable = True,
         verbose: int = 0,
@@ -154,6 +159,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         self.param_space = param_space
         self.start = start
         self.max_candidates = max_candidates
+        self.max_passes = max_passes
         self.n_restarts = n_restarts
         self.random_state = random_state
 
@@ -176,7 +182,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
                 score, params = walk.scores[move.point], judge.params_of(move.point)
                 print(f"{move.stage}: {score:.4f} with {params}")
 
-        walk = Walk(axes, judge, self.max_candidates, note)
+        walk = Walk(axes, judge, self.max_candidates, note, self.max_passes)
         try:
             walk.run(self.n_restarts, random)
             judge.finish(super()._format_results, self.__dict__.get("_evaluated"))

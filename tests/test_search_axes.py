@@ -58,6 +58,7 @@ def test_the_name_of_a_step_tells_the_modality_where_the_estimator_does_not():
         ({"e": [1, 2]}, {}, "Invalid parameter 'e' for estimator Surface"),
         ({"a": [1, 2]}, {"max_candidates": 0}, "'max_candidates' parameter"),
         ({"a": [1, 2]}, {"max_candidates": 1.5}, "'max_candidates' parameter"),
+        ({"a": [1, 2]}, {"max_passes": 0}, "'max_passes' parameter"),
         ({"a": [1, 2]}, {"n_restarts": -1}, "'n_restarts' parameter"),
         ([{"a": [1, 2]}], {}, "'param_space' parameter"),
     ],

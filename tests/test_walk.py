@@ -127,3 +127,19 @@ def test_blocks_cost_no_pass_and_timesteps_are_paid_one_at_a_time():
         *(("image", (i,)) for i in (0, 1, 2)),
         *(("text", (i,)) for i in (0, 1)),
     }
+
+
+@pytest.mark.parametrize("max_passes", [1, 2, 3, 5])
+def test_max_passes_bounds_the_passes_and_not_the_blocks(max_passes):
+    space = {"image__block": list(range(12)), "image__timestep": list(range(9))}
+    axes = build_axes(Surface(), space, None)
+    top = (9, 0)
+
+    def score(points):
+        return [-sum((p - t) ** 2 for p, t in zip(q, top, strict=True)) for q in points]
+
+    search = Walk(axes, score, max_passes=max_passes)
+    search.run(3, np.random.RandomState(0))
+    assert len(search.passes) == max_passes
+    assert max(search.scores, key=search.scores.get)[0] == 9
+    assert len({timestep for _, timestep in search.scores}) == max_passes

@@ -71,7 +71,7 @@ def random_search(grid, n_candidates):
     return np.mean(found), np.mean(passes)
 
 
-def compare_on_openclipart(n_rows, n_shuffles, n_jobs):
+def compare_on_openclipart(n_rows, n_shuffles, n_jobs, max_passes):
     data = load_openclipart()
     rows = np.flatnonzero(data.split == "train")[:n_rows]
     X, Y, groups = data.data.iloc[rows], data.target[rows], data.groups[rows]
@@ -101,7 +101,8 @@ def compare_on_openclipart(n_rows, n_shuffles, n_jobs):
             "n_jobs": n_jobs,
         }
         started = time.perf_counter()
-        search = LocalSearchCV(model, SPACE, **options).fit(X, Y, groups=groups)
+        search = LocalSearchCV(model, SPACE, max_passes=max_passes, **options)
+        search.fit(X, Y, groups=groups)
         walked = time.perf_counter() - started
         grid = GridSearchCV(model, SPACE, **options).fit(X, Y, groups=groups)
         seconds = time.perf_counter() - started - walked
@@ -204,9 +205,12 @@ def main():
     parser.add_argument("--rows", type=int, help="training rows, default all")
     parser.add_argument("--shuffles", type=int, default=3)
     parser.add_argument("--n-jobs", type=int, default=1)
+    parser.add_argument("--max-passes", type=int, help="of the walk, default any")
     options = parser.parse_args()
     if options.only != "surfaces":
-        compare_on_openclipart(options.rows, options.shuffles, options.n_jobs)
+        compare_on_openclipart(
+            options.rows, options.shuffles, options.n_jobs, options.max_passes
+        )
     if options.only != "openclipart":
         compare_on_surfaces()
 
