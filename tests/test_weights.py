@@ -13,7 +13,8 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
 )
-from sklearn_difffeat.backbones import locate_backbone
+from sklearn_difffeat.backbones import load_backbone, locate_backbone
+from sklearn_difffeat.backbones._source import locate
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
@@ -141,6 +142,18 @@ def test_memory_of_a_container_is_what_its_limit_leaves(tmp_path):
     assert _cgroup_memory(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     assert _cgroup_memory(tmp_path) == 600
+
+
+def test_code_beside_the_weights_is_refused_by_loading_as_well(bert_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForMaskedLM": "modeling.Anything"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        locate_backbone(folder)
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        load_backbone(locate(folder), device="cpu", dtype=torch.float32)
 
 
 class Malicious:
