@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
@@ -21,11 +22,20 @@ from sklearn_difffeat.pretraining.image import (
     build_model,
     crop,
     draw_crops,
+    paste,
     pretrain_image,
-    vary_contrast,
+    vary_colour,
 )
 from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
-from sklearn_difffeat.pretraining.text import pretrain_text
+from sklearn_difffeat.pretraining.text import (
+    ROW_TOKENS,
+    AlignedBert,
+    Texts,
+    _tokenizer_of_run,
+    hide_words,
+    pretrain_text,
+)
+from sklearn_difffeat.pretraining.text import build_model as build_bert
 
 SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}
 SMALL_BERT = {
@@ -48,11 +58,11 @@ def corpus(tmp_path_factory):
         photos=random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8),
         digests=np.array(["0" * 64] * 36),
     )
-    np.save(folder / "image-targets.npy", random.random((36, 20), dtype=np.float32))
-    maps = random.standard_normal((36, 12, 8, 8)).astype(np.float16)
-    np.save(folder / "image-maps.npy", maps)
+    for kind, shape in (("drawings", (24, 12, 6, 6)), ("photos", (12, 12, 4, 4))):
+        maps = random.standard_normal(shape).astype(np.float16)
+        np.save(folder / f"{kind}-maps.npy", maps)
     titles = load_openclipart(subset="train").data["text"][:100]
-    sources = ["openclipart", "wordnet names", "wordnet glosses", "debian", "brown"]
+    sources = ["composed titles", "wordnet names", "wordnet glosses", "debian", "brown"]
     records = [
         {"source": sources[i % 5], "text": text, "digest": text_digest(text)}
         for i, text in enumerate(titles)
@@ -75,6 +85,10 @@ def run(kind, corpus, out, steps):
     return pretrain_text(corpus, out, schedule(steps), align_block=1, **SMALL_BERT)
 
 
+WEIGHTS = {
+    "image": "transformer/diffusion_pytorch_model.safetensors",
+    "text": "model.safetensors",
+}
 KINDS = pytest.mark.parametrize("kind", ["image", "text"])
 
 
@@ -126,34 +140,62 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
         torch.testing.assert_close(states[1]["ema"][name], value)
 
 
-def test_a_run_resumes_with_tokens_aligned_and_a_larger_noise_free_share(
-    corpus, tmp_path
-):
+def test_a_run_resumes_without_its_teacher_and_with_it_again(corpus, tmp_path):
     run("image", corpus, tmp_path / "run", 10)
-    changed = {"align_map": 1.0, "clean_share": 0.6}
-    pretrain_image(
-        corpus, tmp_path / "run", schedule(20), align_block=1, **changed, **SMALL_DIT
-    )
+    for steps, weight in ((20, 0.0), (30, 1.0)):
+        changed = {"align": weight, "align_map": weight, "align_block": 1}
+        pretrain_image(
+            corpus, tmp_path / "run", schedule(steps), **changed, **SMALL_DIT
+        )
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    before, after = (json.loads(line) for line in lines)
-    assert (before["step"], after["step"]) == (10, 20)
-    assert "map alignment" in after and "map alignment" not in before
+    logs = [json.loads(line) for line in lines]
+    assert [entry["step"] for entry in logs] == [10, 20, 30]
+    assert ["map alignment" in entry for entry in logs] == [True, False, True]
     # Adam's averages of the shared weights go on; those of the new projector begin.
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     ages = {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
-    assert ages == {10, 20}
+    assert ages == {10, 30}
+
+
+@KINDS
+def test_a_run_starts_from_released_weights_and_fits_its_projectors_first(
+    kind, corpus, tmp_path
+):
+    name = {"image": "dit-tiny", "text": "mdlm-tiny"}[kind]
+    train = {"image": pretrain_image, "text": pretrain_text}[kind]
+    out = tmp_path / "run"
+    kept = {}
+    for steps in (5, 10):
+        plan = Schedule(
+            steps=steps, batch_size=4, learning_rate=1e-3, warmup=1, frozen_steps=5
+        )
+        train(corpus, out, plan, start_from=name)
+        kept[steps] = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+    source = locate_backbone(name)[0]
+    released = load_file(source.find(WEIGHTS[kind]))
+    moved = {"model": [], "projector": []}
+    for key, value in kept[5].items():
+        part, _, inner = key.partition(".")
+        changed = not torch.equal(value, kept[10][key])
+        if part != "model":
+            moved["projector"].append(changed)
+        elif inner in released:
+            torch.testing.assert_close(value, released[inner].float())
+            moved["model"].append(changed)
+    assert all(moved["projector"]) and moved["projector"]
+    assert np.mean(moved["model"]) > 0.9
 
 
 def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run("image", corpus, folder, 10)
-    changed = {"align_map": 1.0, "clean_share": 0.6, "diffusion": 5.0}
+    changed = {"align_map": 2.0, "clean_share": 0.5, "diffusion": 5.0}
     pretrain_image(corpus, folder, schedule(20), align_block=1, **changed, **SMALL_DIT)
     monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
-    first = ["0", "10", "", "0.001", "0.3", "0.999", "0.35", "1", "1", "0"]
-    second = ["10", "20", "", "0.001", "0.3", "0.999", "0.6", "5", "1", "1"]
+    first = ["0", "10", "", "0.001", "0.3", "0.999", "0.6", "1", "1", "1"]
+    second = ["10", "20", "", "0.001", "0.3", "0.999", "0.5", "5", "1", "2"]
     for row in (first, second):
         assert f"| {' | '.join(row)} |" in card
     assert "20 steps of 10 (200 samples)" in card
@@ -180,16 +222,31 @@ def test_each_token_is_aligned_with_the_map_where_its_pixels_come_from(tmp_path)
         drawing_source=np.arange(24) % 2,
         photos=pixels[24:, ::3, ::3],
     )
-    maps = torch.nn.functional.avg_pool2d(smooth / 127.5 - 1, 12)
-    np.save(tmp_path / "image-maps.npy", maps.half().numpy())
-    pictures = Pictures(tmp_path, targets=False, maps=True)
-    shown, rows, crops = pictures.batch(20, random)
-    targets = pictures.places(rows, crops, 8)
-    tokens = torch.nn.functional.avg_pool2d(shown, 8).flatten(2).transpose(1, 2)
-    for token, target in zip(tokens, targets, strict=True):
+    maps = torch.nn.functional.avg_pool2d(smooth / 127.5 - 1, 12).half().numpy()
+    np.save(tmp_path / "drawings-maps.npy", maps[:24])
+    np.save(tmp_path / "photos-maps.npy", maps[24:])
+    # Crops, flips and pasted rectangles move both alike.
+    shown, places = Pictures(tmp_path, targets=True).batch(20, random)
+    tokens = torch.nn.functional.avg_pool2d(shown, 8)
+    for token, target in zip(tokens, places, strict=True):
         pair = torch.stack([token.flatten(), target.flatten()])
-        # Contrast alone is not in the map.
-        assert torch.corrcoef(pair)[0, 1] > 0.95
+        # Contrast and colours alone are not in the map.
+        assert torch.corrcoef(pair)[0, 1] > 0.9
+
+
+def test_half_the_pictures_get_a_rectangle_of_tokens_of_the_one_before():
+    places = torch.arange(64.0)[:, None, None, None].repeat(1, 1, 8, 8)
+    pixels = places.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    paste(pixels, places, torch.Generator().manual_seed(0))
+    # The pixels of a token come from where its target comes from.
+    torch.testing.assert_close(pixels[:, :, ::4, ::4], places)
+    torch.testing.assert_close(pixels[:, :, 3::4, 3::4], places)
+    before = (torch.arange(64.0) - 1) % 64
+    pasted = places == before[:, None, None, None]
+    assert (pasted | (places == torch.arange(64.0)[:, None, None, None])).all()
+    counts = pasted.sum((1, 2, 3))
+    assert 20 < (counts > 0).sum() < 44
+    assert counts[counts > 0].min() >= 4 and counts.max() <= 36
 
 
 @KINDS
@@ -200,7 +257,8 @@ def test_plain_diffusion_needs_no_teacher(kind, corpus, tmp_path):
         (plain / name).write_bytes((corpus / name).read_bytes())
     train = pretrain_image if kind == "image" else pretrain_text
     sizes = SMALL_DIT if kind == "image" else SMALL_BERT
-    train(plain, tmp_path / "run", schedule(10), align=0, align_block=1, **sizes)
+    weights = {"align": 0, "align_map": 0} if kind == "image" else {"align": 0}
+    train(plain, tmp_path / "run", schedule(10), **weights, align_block=1, **sizes)
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert "alignment" not in json.loads(log[-1])
 
@@ -283,12 +341,64 @@ def test_a_crop_moves_picture_and_map_alike():
     torch.testing.assert_close(coarse[inner], by_token[inner], atol=1e-3, rtol=0)
 
 
-def test_contrast_varies_and_white_stays_white():
+def test_colours_vary_and_white_stays_white():
     pictures = torch.zeros(8, 3, 4, 4)
     pictures[:, :, 0] = 1
-    out = vary_contrast(pictures, torch.Generator().manual_seed(0))
+    out = vary_colour(pictures, torch.Generator().manual_seed(0))
     assert (out[:, :, 0] == 1).all()
     assert out[:, :, 1:].std() > 0.01 and out.abs().max() <= 1
+    assert not torch.equal(out[:, 0], out[:, 1])
+
+
+@pytest.fixture
+def packed(corpus, tmp_path):
+    tokenizer = _tokenizer_of_run(corpus, tmp_path / "run")
+    texts = Texts(corpus, tokenizer, targets=False)
+    return texts, texts.batch(6, torch.Generator().manual_seed(0))
+
+
+def test_packed_rows_hold_whole_texts_one_after_the_other(packed):
+    texts, batch = packed
+    assert batch.ids.shape == batch.text.shape == (6, ROW_TOKENS)
+    found = batch.text[batch.text >= 0]
+    assert torch.equal(found, found.sort().values)
+    for number, row in enumerate(batch.rows):
+        places = batch.text == number
+        assert batch.ids[places].tolist() == texts.ids[row].tolist()
+        assert batch.position[places].tolist() == list(range(int(places.sum())))
+    assert (batch.text >= 0).float().mean() > 0.6
+
+
+def test_a_packed_text_has_the_features_it_has_alone(packed):
+    texts, batch = packed
+    torch.manual_seed(0)
+    model = build_bert(200, vocab_size=8192, **SMALL_BERT).eval()
+    aligned = AlignedBert(model, 5, 1)
+    real = torch.isin(batch.ids, torch.arange(5), invert=True)
+    _, projected = aligned(batch.ids, batch, real, real & False)
+    for number in (0, 3, len(batch.rows) - 1):
+        ids = torch.from_numpy(texts.ids[batch.rows[number]])[None]
+        hidden = model.bert(ids, output_hidden_states=True).hidden_states[1]
+        mean = hidden[0, 1:-1].mean(0)
+        torch.testing.assert_close(
+            aligned.projector(mean), projected[number], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_words_are_hidden_whole_at_the_rate_of_their_text():
+    # Pieces 10 to 19 go on with the word of the piece before.
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 20, (40, 90), generator=random)
+    ids[:, 0] = 0
+    rate = torch.full(ids.shape, 0.3)
+    rate[20:] = 0.9
+    continues = torch.arange(20) >= 10
+    hidden = hide_words(ids, rate, continues, random)
+    inside = continues[ids][:, 1:]
+    assert torch.equal(hidden[:, 1:][inside], hidden[:, :-1][inside])
+    starts = ~continues[ids]
+    assert hidden[:20][starts[:20]].float().mean() == pytest.approx(0.3, abs=0.04)
+    assert hidden[20:][starts[20:]].float().mean() == pytest.approx(0.9, abs=0.04)
 
 
 def test_text_digest_hides_no_copy_behind_case_or_punctuation():

@@ -15,10 +15,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-DEFAULTS = {"image": (4000, 64, 6e-4), "text": (4500, 64, 8e-4)}
-CLEAN_SHARE = {"image": 0.35, "text": 0.4}
+DEFAULTS = {"image": (10_000, 32, 5e-4), "text": (8000, 16, 7e-4)}
+CLEAN_SHARE = {"image": 0.6, "text": 0.6}
 DIFFUSION = {"image": 1.0, "text": 0.2}
-SCHEDULE = {"decay_share": 0.3, "ema_decay": 0.999, "checkpoint_every": 200, "seed": 0}
+SCHEDULE = {
+    "decay_share": 0.3,
+    "ema_decay": 0.999,
+    "checkpoint_every": 200,
+    "frozen_steps": 0,
+    "seed": 0,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
     align = commands.add_parser("align", help="compute the teachers' targets")
     align.add_argument("corpus", type=Path)
-    align.add_argument("--only", choices=["image", "map", "text"])
+    align.add_argument("--only", choices=["image", "text"])
 
     for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
         run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
@@ -53,14 +59,17 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--align", type=float, default=1.0,
                          help="weight of the alignment; 0: no teacher")  # fmt: skip
         if kind == "image":
-            run.add_argument("--align-map", type=float, default=0.0,
-                             help="weight of the alignment token by token, with the "
-                             "map that align --only map writes")  # fmt: skip
+            run.add_argument("--align-map", type=float, default=1.0,
+                             help="weight of the alignment token by token; 0 with "
+                             "--align 0: no teacher")  # fmt: skip
         run.add_argument("--align-block", type=int, default=6)
         run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
                          help="share of a batch that is not noised")  # fmt: skip
         run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
                          help="weight of the diffusion loss")  # fmt: skip
+        run.add_argument("--start-from",
+                         help="name or folder whose weights a new run starts from; "
+                         "--frozen-steps then fit the projectors alone")  # fmt: skip
         run.add_argument("--device", default="cpu")
         run.add_argument("--minutes", type=float,
                          help="stop after so many, the decay included")  # fmt: skip
@@ -99,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "align":
         from sklearn_difffeat.pretraining.teachers import write_targets
 
-        for kind in [options.only] if options.only else ["image", "map", "text"]:
+        for kind in [options.only] if options.only else ["image", "text"]:
             write_targets(options.corpus, kind)
     elif options.command == "evaluate":
         from sklearn_difffeat.pretraining.evaluate import evaluate
@@ -136,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
             align_block=options.align_block,
             clean_share=options.clean_share,
             diffusion=options.diffusion,
+            start_from=options.start_from,
             device=options.device,
             **extra,
         )

@@ -1,7 +1,10 @@
 """Collect the pretraining corpus: pictures in one ``.npz``, texts in one ``.jsonl``.
 
-Nothing of OpenClipart's test groups enters: their drawings are skipped, and so is any
-picture with the same pixels or any text with the same words found elsewhere.
+Nothing of the bundled data set enters, of neither part, nor anything else of
+OpenClipart's test groups: their drawings are skipped, and so is any picture with the
+same pixels or any text with the same words found elsewhere. A backbone that knew the
+training items by heart would make of them other features than of new items, and the
+heads would learn to rely on that.
 """
 
 from __future__ import annotations
@@ -24,11 +27,21 @@ from sklearn_difffeat.datasets._clipart import (
     iter_drawings,
     pixel_digest,
 )
-from sklearn_difffeat.datasets.build_openclipart import render
+from sklearn_difffeat.datasets.build_openclipart import choose_items, render
 
 DRAWING_SIZE = 96
 PHOTO_SIZE = 32
 SEED = 0
+# At most so many texts of a source: a teacher reads long ones slowly.
+MOST = {"wordnet glosses": 40_000, "brown": 15_000, "debian": 10_000}
+N_COMPOSED = 60_000
+# WordNet's files of what can be drawn: animal, artifact, body, event, food, location,
+# object, person, plant, shape.
+PICTURABLE = {"05", "06", "08", "11", "13", "15", "17", "18", "20", "25"}
+PATTERNS = [
+    "{adjective} {noun}", "{noun} {other}", "{noun} and {other}", "{noun} with {other}",
+    "{adjective} {noun} {other}", "{noun} on a {other}", "{noun}. {adjective} {other}",
+]  # fmt: skip
 
 
 def text_digest(text: str) -> str:
@@ -38,10 +51,18 @@ def text_digest(text: str) -> str:
 
 
 def split_drawings(root: str | Path) -> tuple[list[Drawing], list[Drawing]]:
-    """Return OpenClipart's drawings for training and those of the test groups."""
-    drawings = [d for d in iter_drawings(root) if not d.name.startswith("shapes/stars")]
-    test = [d for d in drawings if is_test_group(d.group)]
-    return [d for d in drawings if not is_test_group(d.group)], test
+    """Return OpenClipart's drawings to pretrain on, and those to leave out.
+
+    Left out are the items of the bundled data set and all drawings of test groups.
+    """
+    items = {drawing.name for drawing in choose_items(root)[0]}
+    free: list[Drawing] = []
+    held: list[Drawing] = []
+    for drawing in iter_drawings(root):
+        if not drawing.name.startswith("shapes/stars"):
+            known = drawing.name in items or is_test_group(drawing.group)
+            (held if known else free).append(drawing)
+    return free, held
 
 
 def is_held_back(photo: str | Path) -> bool:
@@ -63,10 +84,10 @@ def pack_images(
         OpenClipart and 1 for emoji, ``photos`` uint8 (m, 32, 32, 3), and ``digests``,
         the SHA-256 of every picture in that order.
     """
-    train, test = split_drawings(clipart)
+    free, held = split_drawings(clipart)
     banned = {
         pixel_digest(np.asarray(render(d.png, DRAWING_SIZE)))
-        for d in tqdm(test, desc="test groups, to be left out")
+        for d in tqdm(held, desc="to be left out")
     }
     emoji_files = [
         path
@@ -74,7 +95,7 @@ def pack_images(
         for path in sorted(Path(folder).rglob("*"))
         if path.suffix in {".png", ".webp"}
     ]
-    sources = [(d.png, 0) for d in train] + [(path, 1) for path in emoji_files]
+    sources = [(d.png, 0) for d in free] + [(path, 1) for path in emoji_files]
     drawings, origin, digests = [], [], []
     for path, source in tqdm(sources, desc="drawings"):
         picture = np.asarray(render(path, DRAWING_SIZE))
@@ -113,6 +134,51 @@ def _wordnet(folder: str | Path) -> Iterator[tuple[str, str]]:
             yield "wordnet glosses", f"{names}: {gloss.strip()}"
 
 
+def _emoji_names(folders: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+    """Yield the names in the ``emoji.json`` of a folder or of one above it."""
+    for folder in map(Path, folders):
+        for place in (folder, *folder.parents[:3]):
+            if (place / "emoji.json").exists():
+                for entry in json.loads((place / "emoji.json").read_text("utf-8")):
+                    yield "emoji names", entry["name"].lower()
+                    words = entry["short_names"][0].replace("_", " ").replace("-", " ")
+                    yield "emoji names", words
+                break
+
+
+def _composed(wordnet: str | Path, n: int) -> Iterator[tuple[str, str]]:
+    """Yield ``n`` titles put together from WordNet's words that corpora use.
+
+    A title is a few words side by side, which no dictionary holds.
+    """
+    lines = (Path(wordnet) / "cntlist.rev").read_text("utf-8").splitlines()
+    used = {line.partition("%")[0] for line in lines}
+    random = np.random.default_rng(SEED)
+    nouns, adjectives = (
+        np.array(sorted(
+            word.replace("_", " ")
+            for word in _lemmas(Path(wordnet) / f"data.{part}", files) & used
+        ))
+        for part, files in (("noun", PICTURABLE), ("adj", {"00"}))
+    )
+    for _ in range(n):
+        noun, other = random.choice(nouns, 2)
+        words = {"noun": noun, "other": other, "adjective": random.choice(adjectives)}
+        yield "composed titles", str(random.choice(PATTERNS)).format(**words)
+
+
+def _lemmas(path: Path, files: set[str]) -> set[str]:
+    """Return the words, with ``_`` for a space, of some of WordNet's files."""
+    words: set[str] = set()
+    for line in path.read_text("utf-8").splitlines():
+        fields = line.split()
+        if not line.startswith("  ") and fields[1] in files:
+            count = int(fields[3], 16)
+            found = fields[4 : 4 + 2 * count : 2]
+            words |= {word.partition("(")[0].lower() for word in found}
+    return words
+
+
 def _brown(folder: str | Path) -> Iterator[tuple[str, str]]:
     for path in sorted(Path(folder).glob("c[a-r][0-9][0-9]")):
         for line in path.read_text("utf-8").splitlines():
@@ -123,17 +189,23 @@ def _brown(folder: str | Path) -> Iterator[tuple[str, str]]:
 
 def pack_texts(
     clipart: str | Path,
+    emoji: Iterable[str | Path],
     wordnet: str | Path,
     descriptions: str | Path,
     brown: str | Path,
 ) -> list[dict[str, str]]:
-    """Return one ``{"source", "text", "digest"}`` for each distinct text."""
-    train, test = split_drawings(clipart)
-    seen = {text_digest(part) for d in test for part in (d.text, d.title) if part}
+    """Return one ``{"source", "text", "digest"}`` for each distinct text.
+
+    A source gives at most ``MOST`` texts, drawn at random.
+    """
+    free, held = split_drawings(clipart)
+    seen = {text_digest(part) for d in held for part in (d.text, d.title) if part}
     candidates: list[tuple[str, str]] = []
-    for drawing in train:
+    for drawing in free:
         candidates += [("openclipart", drawing.text), ("openclipart", drawing.title)]
+    candidates += _emoji_names(emoji)
     candidates += _wordnet(wordnet)
+    candidates += _composed(wordnet, N_COMPOSED)
     with lzma.open(descriptions, "rt", encoding="utf-8") as lines:
         candidates += [("debian", line.strip()) for line in lines]
     candidates += _brown(brown)
@@ -143,7 +215,14 @@ def pack_texts(
         if text and digest not in seen:
             seen.add(digest)
             records.append({"source": source, "text": text, "digest": digest})
-    return records
+    sources = np.array([record["source"] for record in records])
+    random = np.random.default_rng(SEED)
+    left_out = [
+        random.permutation(np.flatnonzero(sources == source))[most:]
+        for source, most in MOST.items()
+    ]
+    kept = np.delete(np.arange(len(records)), np.concatenate(left_out))
+    return [records[i] for i in kept]
 
 
 def pack(
@@ -160,7 +239,7 @@ def pack(
     """Write ``images.npz`` and ``texts.jsonl`` into the folder ``out``."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = pack_texts(clipart, wordnet, descriptions, brown)
+    texts = pack_texts(clipart, emoji, wordnet, descriptions, brown)
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in texts)
     (folder / "texts.jsonl").write_text("".join(lines), "utf-8")
     with warnings.catch_warnings():

@@ -17,9 +17,10 @@ from diffusers import DDPMScheduler, DiTTransformer2DModel
 from torch import nn
 from torch.nn import functional
 
+from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.pretraining.export import export
 from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
-from sklearn_difffeat.pretraining.teachers import standardize
+from sklearn_difffeat.pretraining.teachers import native_autocast
 
 SIZE = 64
 CONFIG = {
@@ -34,12 +35,22 @@ CONFIG = {
 }
 NULL_CLASS = 1
 SNR_CAP = 5.0
-NOISE_FREE_SHARE = 0.35
-SHARES = (0.5, 0.2, 0.3)  # OpenClipart, emoji, photographs
+NOISE_FREE_SHARE = 0.6
+SHARES = (0.15, 0.4, 0.45)  # OpenClipart, emoji, photographs
 
 
-def build_model(**changes: Any) -> DiTTransformer2DModel:
-    """Return a DiT whose blocks start as the identity (adaLN-Zero)."""
+def build_model(start_from: str | None = None, **changes: Any) -> DiTTransformer2DModel:
+    """Return a DiT with trained weights, or one whose blocks start as the identity.
+
+    The identity is that of adaLN-Zero.
+    """
+    if start_from:
+        return DiTTransformer2DModel.from_pretrained(
+            locate_backbone(start_from)[0].location,
+            subfolder="transformer",
+            dtype=torch.float32,
+            low_cpu_mem_usage=False,
+        ).train()
     model = DiTTransformer2DModel(**CONFIG | changes)
     modulations = [block.norm1.linear for block in model.transformer_blocks]
     for layer in [*modulations, model.proj_out_1, model.proj_out_2]:
@@ -57,66 +68,76 @@ def build_scheduler() -> DDPMScheduler:
 
 
 class Pictures:
-    """Draws augmented batches from the packed corpus."""
+    """Draws augmented batches from the packed corpus.
 
-    def __init__(self, corpus: Path, targets: bool, maps: bool = False) -> None:
+    Parameters
+    ----------
+    corpus : Path
+    targets : bool
+        Whether batches come with the teacher's maps.
+    """
+
+    def __init__(self, corpus: Path, targets: bool) -> None:
         with np.load(corpus / "images.npz") as images:
             self.drawings = torch.from_numpy(images["drawings"])
             self.photos = torch.from_numpy(images["photos"])
             source = images["drawing_source"]
-        photo_rows = np.arange(len(self.photos)) + len(self.drawings)
-        self.pools = [
-            torch.from_numpy(rows)
-            for rows in (
-                np.flatnonzero(source == 0),
-                np.flatnonzero(source),
-                photo_rows,
-            )
-        ]
-        self.targets = None
-        if targets:
-            self.targets = standardize(np.load(corpus / "image-targets.npy"))
+        self.pools = [np.flatnonzero(source == 0), np.flatnonzero(source)]
         self.maps = None
-        if maps:
-            self.maps = np.load(corpus / "image-maps.npy", mmap_mode="r")
+        if targets:
+            self.maps = [
+                np.load(corpus / f"{kind}-maps.npy", mmap_mode="r")
+                for kind in ("drawings", "photos")
+            ]
 
     def batch(
         self, size: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return pictures (size, 3, 64, 64) in [-1, 1], their rows and their crops."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return pictures, and the teacher's features where their tokens lie.
+
+        Returns
+        -------
+        pixels : Tensor of shape (size, 3, 64, 64)
+            In [-1, 1].
+        places : Tensor of shape (size, channels, 8, 8), or None
+        """
         counts = [round(share * size) for share in SHARES[1:]]
         counts.insert(0, size - sum(counts))
-        rows = torch.cat([
-            pool[torch.randint(len(pool), (count,), generator=generator)]
-            for pool, count in zip(self.pools, counts, strict=True)
-        ])  # fmt: skip
-        n_drawn = len(rows) - counts[2]
-        parts = (
-            self.drawings[rows[:n_drawn]],
-            self.photos[rows[n_drawn:] - len(self.drawings)],
-        )
-        crops = draw_crops(size, generator)
-        pixels = [
-            crop(part.permute(0, 3, 1, 2).float() / 127.5 - 1, theta, SIZE)
-            for part, theta in zip(
-                parts, crops.split([n_drawn, counts[2]]), strict=True
+        n_drawn = size - counts[2]
+        clipart, emoji, photos = (
+            torch.randint(n, (count,), generator=generator)
+            for n, count in zip(
+                (*map(len, self.pools), len(self.photos)), counts, strict=True
             )
-        ]
-        return vary_contrast(torch.cat(pixels), generator), rows, crops
-
-    def places(
-        self, rows: torch.Tensor, crops: torch.Tensor, side: int
-    ) -> torch.Tensor:
-        """Return the teacher's features (n, side * side, channels) at each token."""
-        assert self.maps is not None
-        maps = torch.from_numpy(self.maps[rows.numpy()].astype(np.float32))
-        return crop(maps, crops, side).flatten(2).transpose(1, 2)
+        )
+        rows = (
+            np.concatenate([self.pools[0][clipart], self.pools[1][emoji]]),
+            photos.numpy(),
+        )
+        crops = draw_crops(size, generator).split([n_drawn, counts[2]])
+        pixels = torch.cat([
+            crop(part[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1, theta, SIZE)
+            for part, chosen, theta in zip(
+                (self.drawings, self.photos), rows, crops, strict=True
+            )
+        ])  # fmt: skip
+        order = torch.randperm(size, generator=generator)
+        pixels = vary_colour(pixels[order], generator)
+        if self.maps is None:
+            return pixels, None
+        side = SIZE // CONFIG["patch_size"]
+        places = torch.cat([
+            crop(torch.from_numpy(part[chosen].astype(np.float32)), theta, side)
+            for part, chosen, theta in zip(self.maps, rows, crops, strict=True)
+        ])[order]  # fmt: skip
+        paste(pixels, places, generator)
+        return pixels, places
 
 
 def draw_crops(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw affine maps (n, 2, 3): 70-100 % of the side, half flipped."""
+    """Draw affine maps (n, 2, 3): 55-100 % of the side, half flipped."""
     draw = torch.rand(4, n, generator=generator)
-    scale = 0.7 + 0.3 * draw[0]
+    scale = 0.55 + 0.45 * draw[0]
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = scale * torch.where(draw[3] < 0.5, -1.0, 1.0)
     theta[:, 1, 1] = scale
@@ -133,60 +154,91 @@ def crop(pictures: torch.Tensor, crops: torch.Tensor, side: int) -> torch.Tensor
     )
 
 
-def vary_contrast(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Vary the contrast by a fifth."""
-    contrast = 0.8 + 0.4 * torch.rand(len(pixels), 1, 1, 1, generator=generator)
+def vary_colour(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Vary the contrast by a fifth, and that of each colour by a tenth."""
+    shape = (len(pixels), 1, 1, 1), (len(pixels), 3, 1, 1)
+    spread = [torch.rand(sizes, generator=generator) - 0.5 for sizes in shape]
+    contrast = (1 + 0.4 * spread[0]) * (1 + 0.2 * spread[1])
     # White stays white: a darker background would be a cue that no test picture has.
     return (1 - (1 - pixels) * contrast).clamp(-1, 1)
 
 
+def paste(
+    pixels: torch.Tensor, places: torch.Tensor, generator: torch.Generator
+) -> None:
+    """Paste a rectangle of tokens of the picture before into half the pictures.
+
+    The teacher's features move along, so that few pictures make many (CutMix, arXiv
+    1905.04899, by token). Both tensors are changed in place.
+    """
+    side = places.shape[2]
+    patch = pixels.shape[2] // side
+    others = pixels.roll(1, 0), places.roll(1, 0)
+    draws = torch.rand(len(pixels), 5, generator=generator)
+    for row, (chosen, *box) in enumerate(draws.tolist()):
+        if chosen < 0.5:
+            height, width = (2 + int(5 * share) for share in box[:2])
+            top = int(box[2] * (side - height + 1))
+            left = int(box[3] * (side - width + 1))
+            for part, other, unit in zip(
+                (pixels, places), others, (patch, 1), strict=True
+            ):
+                span = (
+                    slice(None),
+                    slice(unit * top, unit * (top + height)),
+                    slice(unit * left, unit * (left + width)),
+                )
+                part[row][span] = other[row][span]
+
+
 class AlignedDiT(nn.Module):
-    """A DiT and, given a teacher, the maps from a block to its features.
+    """A DiT and, given a teacher, the linear maps from a block to its features.
 
     Parameters
     ----------
     model : DiTTransformer2DModel
-    width, map_width : int or None
-        Channels of the teacher's pooled feature and of its map; None for no teacher.
+    width : int or None
+        Channels of the teacher's features; None for no teacher.
     block : int
         The block aligned, counted from 1.
     """
 
     def __init__(
-        self,
-        model: DiTTransformer2DModel,
-        width: int | None,
-        map_width: int | None,
-        block: int,
+        self, model: DiTTransformer2DModel, width: int | None, block: int
     ) -> None:
         super().__init__()
         self.model = model
         self.align_block = block
         self.projector = nn.Linear(model.inner_dim, width) if width else None
-        self.map_projector = None
-        if map_width:
-            self.map_projector = nn.Sequential(
-                nn.Linear(model.inner_dim, 2 * model.inner_dim),
-                nn.SiLU(),
-                nn.Linear(2 * model.inner_dim, map_width),
-            )
+        self.map_projector = nn.Linear(model.inner_dim, width) if width else None
 
     def forward(
-        self, noisy: torch.Tensor, timestep: torch.Tensor
+        self, noisy: torch.Tensor, timestep: torch.Tensor, n_clean: int
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Return the clean pictures and the projected block: pooled, by token."""
+        """Return what is predicted of all but the first ``n_clean`` pictures, and the
+        projected block of all: pooled, by token.
+
+        The noise-free pictures train the alignment alone, so their pass ends there.
+        """
         caught = []
         layer = self.model.transformer_blocks[self.align_block - 1]
-        hook = layer.register_forward_hook(lambda *call: caught.append(call[-1]))
         labels = torch.full_like(timestep, NULL_CLASS)
-        predicted = self.model(noisy, timestep=timestep, class_labels=labels).sample
-        hook.remove()
-        pooled = places = None
         if self.projector is not None:
-            pooled = self.projector(caught[0].float().mean(1))
-        if self.map_projector is not None:
-            places = self.map_projector(caught[0])
-        return predicted, pooled, places
+            hidden = self.model.pos_embed(noisy[:n_clean])
+            for block in self.model.transformer_blocks[: self.align_block]:
+                hidden = block(
+                    hidden, timestep=timestep[:n_clean], class_labels=labels[:n_clean]
+                )
+            caught.append(hidden)
+        hook = layer.register_forward_hook(lambda *call: caught.append(call[-1]))
+        predicted = self.model(
+            noisy[n_clean:], timestep=timestep[n_clean:], class_labels=labels[n_clean:]
+        ).sample
+        hook.remove()
+        if self.projector is None or self.map_projector is None:
+            return predicted, None, None
+        tokens = torch.cat(caught).float()
+        return predicted, self.projector(tokens.mean(1)), self.map_projector(tokens)
 
 
 def misalignment(projected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -200,10 +252,11 @@ def pretrain_image(
     schedule: Schedule,
     *,
     align: float = 1.0,
-    align_map: float = 0.0,
+    align_map: float = 1.0,
     align_block: int = 6,
     clean_share: float = NOISE_FREE_SHARE,
     diffusion: float = 1.0,
+    start_from: str | None = None,
     device: str = "cpu",
     **changes: Any,
 ) -> Path:
@@ -215,17 +268,19 @@ def pretrain_image(
         The packed corpus, and the folder of this run.
     schedule : Schedule
     align : float
-        Weight of the alignment of the pooled block with the teacher's pooled feature.
+        Weight of the alignment of the pooled block with the mean of the teacher's map.
     align_map : float
         Weight of the alignment of each token with the teacher's map at its place. With
         both weights 0, plain diffusion is trained without a teacher.
     align_block : int
         The block aligned, counted from 1.
     clean_share : float
-        Share of a batch that stays noise-free, at timestep 0; the diffusion loss is
-        that of the rest.
+        Share of a batch that stays noise-free, at timestep 0, for the alignment alone;
+        the diffusion loss is that of the rest. Without a teacher all is noised.
     diffusion : float
         Weight of the diffusion loss.
+    start_from : str, optional
+        Embedded name or folder whose weights a new run starts from.
     device : str
     **changes
         Entries of the model's configuration to change.
@@ -236,43 +291,38 @@ def pretrain_image(
         The exported folder.
     """
     torch.manual_seed(schedule.seed)
-    pictures = Pictures(Path(corpus), targets=align > 0, maps=align_map > 0)
-    width, map_width = (
-        None if targets is None else targets.shape[1]
-        for targets in (pictures.targets, pictures.maps)
-    )
-    model = build_model(**changes)
-    trained = AlignedDiT(model, width, map_width, align_block).to(device)
+    aligned = align > 0 or align_map > 0
+    pictures = Pictures(Path(corpus), targets=aligned)
+    width = pictures.maps[0].shape[1] if pictures.maps else None
+    model = build_model(start_from, **changes)
+    trained = AlignedDiT(model, width, align_block).to(device)
     ema = copy.deepcopy(trained).requires_grad_(False)
     scheduler = build_scheduler()
     alpha_bar = scheduler.alphas_cumprod
     snr = alpha_bar / (1 - alpha_bar)
-    side = model.config.sample_size // model.config.patch_size
-    n_clean = round(clean_share * schedule.batch_size)
+    n_clean = round(clean_share * schedule.batch_size) if aligned else 0
 
     def losses_of(generator: torch.Generator) -> Losses:
-        drawn = pictures.batch(schedule.batch_size, generator)
-        order = torch.randperm(schedule.batch_size, generator=generator)
-        clean, rows, crops = (part[order] for part in drawn)
-        timestep = torch.randint(1000, (len(rows),), generator=generator)
+        clean, places = pictures.batch(schedule.batch_size, generator)
+        timestep = torch.randint(1000, (len(clean),), generator=generator)
         timestep[:n_clean] = 0
         noise = torch.randn(clean.shape, generator=generator)
         noisy = scheduler.add_noise(clean, noise, timestep)
         noisy[:n_clean] = clean[:n_clean]
-        with torch.autocast(device, dtype=torch.bfloat16):
-            predicted, pooled, places = trained(noisy.to(device), timestep.to(device))
+        with native_autocast(device):
+            predicted, pooled, tokens = trained(
+                noisy.to(device), timestep.to(device), n_clean
+            )
         weight = snr[timestep].clamp(max=SNR_CAP) / SNR_CAP
-        error = (predicted.float().cpu() - clean).square().mean((1, 2, 3))
-        losses = {"diffusion": (weight * error)[n_clean:].mean()}
+        error = (predicted.float().cpu() - clean[n_clean:]).square().mean((1, 2, 3))
+        losses = {"diffusion": (weight[n_clean:] * error).mean()}
         losses["loss"] = diffusion * losses["diffusion"]
-        if pooled is not None and pictures.targets is not None:
-            target = pictures.targets[rows].to(device)
-            losses["alignment"] = misalignment(pooled, target)
-            losses["loss"] = losses["loss"] + align * losses["alignment"]
-        if places is not None:
-            target = pictures.places(rows, crops, side).to(device)
-            losses["map alignment"] = misalignment(places.float(), target)
-            losses["loss"] = losses["loss"] + align_map * losses["map alignment"]
+        if places is not None and pooled is not None and tokens is not None:
+            target = places.flatten(2).transpose(1, 2).to(device)
+            losses["alignment"] = misalignment(pooled, target.mean(1))
+            losses["map alignment"] = misalignment(tokens, target)
+            for name, share in (("alignment", align), ("map alignment", align_map)):
+                losses["loss"] = losses["loss"] + share * losses[name]
         return losses
 
     recipe = {
@@ -281,6 +331,7 @@ def pretrain_image(
         "align_block": align_block,
         "clean_share": clean_share,
         "diffusion": diffusion,
+        "start_from": start_from and Path(start_from).name,
     }
     train(losses_of, trained, ema, schedule, Path(out), recipe)
     return export(

@@ -25,6 +25,9 @@ class Schedule:
     With ``minutes`` the decay also follows the clock, from the start of the process,
     and training stops after so many: a machine that is shared has no speed to plan
     steps by. Such a run is not reproducible to the bit.
+
+    The first ``frozen_steps`` train the projectors to the teachers alone: a projector
+    that knows nothing yet would spoil trained weights.
     """
 
     steps: int
@@ -37,11 +40,14 @@ class Schedule:
     checkpoint_every: int = 200
     seed: int = 0
     minutes: float | None = None
+    frozen_steps: int = 0
 
     def learning_rate_at(self, step: int, minutes: float = 0.0) -> float:
         """Return the learning rate of a step, so many minutes after the start."""
+        if step < self.frozen_steps:
+            return self.learning_rate
         decay_steps = max(1, round(self.decay_share * self.steps))
-        rising = (step + 1) / max(1, self.warmup)
+        rising = (step - self.frozen_steps + 1) / max(1, self.warmup)
         falling = (self.steps - step) / decay_steps
         if self.minutes is not None:
             left = max(0.0, self.minutes - minutes)
@@ -96,10 +102,11 @@ def restore(
     numbers = {name: i for i, (name, _) in enumerate(trained.named_parameters())}
     saved = [name for name in state["model"] if name in numbers or _is_projector(name)]
     restored = optimizer.state_dict()
+    # What was frozen until now has none.
     restored["state"] = {
         numbers[name]: state["optimizer"]["state"][i]
         for i, name in enumerate(saved)
-        if name in numbers
+        if name in numbers and i in state["optimizer"]["state"]
     }
     optimizer.load_state_dict(restored)
 
@@ -173,6 +180,10 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate_at(step, minutes)
+        if step in (first, schedule.frozen_steps):
+            for name, parameter in trained.named_parameters():
+                trains = step >= schedule.frozen_steps or _is_projector(name)
+                parameter.requires_grad_(trains)
         losses = losses_of(generator)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()

