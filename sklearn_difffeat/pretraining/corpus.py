@@ -155,10 +155,12 @@ def _composed(wordnet: str | Path, n: int) -> Iterator[tuple[str, str]]:
     used = {line.partition("%")[0] for line in lines}
     random = np.random.default_rng(SEED)
     nouns, adjectives = (
-        np.array(sorted(
-            word.replace("_", " ")
-            for word in _lemmas(Path(wordnet) / f"data.{part}", files) & used
-        ))
+        np.array(
+            sorted(
+                word.replace("_", " ")
+                for word in _lemmas(Path(wordnet) / f"data.{part}", files) & used
+            )
+        )
         for part, files in (("noun", PICTURABLE), ("adj", {"00"}))
     )
     for _ in range(n):

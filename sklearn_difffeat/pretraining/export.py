@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from sklearn_difffeat.backbones._source import EMBEDDED_ROOT
 from sklearn_difffeat.pretraining.card import draw_losses, write_card
+from sklearn_difffeat.pretraining.loop import HISTORY
 
 
 def export(out: Path, parts: Mapping[str, Any]) -> Path:
@@ -45,8 +47,14 @@ def export(out: Path, parts: Mapping[str, Any]) -> Path:
     return final
 
 
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def release(run: Path, corpus: Path, name: str) -> Path:
     """Copy a finished run into the package, with its card, losses and digests.
+
+    A run that started from the released weights carries their history and digests on.
 
     Parameters
     ----------
@@ -59,16 +67,19 @@ def release(run: Path, corpus: Path, name: str) -> Path:
     Path
         The embedded folder, replaced as a whole.
     """
-    log, starts = (
-        [json.loads(line) for line in (run / name).read_text().splitlines()]
-        for name in ("log.jsonl", "history.jsonl")
-    )
+    log, starts = (_read_lines(run / file) for file in ("log.jsonl", HISTORY))
     schedule = json.loads((run / "schedule.json").read_text())
     partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name
+    seen = np.array([], dtype=np.uint64)
+    if starts[0].get("start_from") == name:
+        starts = _read_lines(final / HISTORY) + starts
+        seen = np.load(final / "digests.npy")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run / "export", partial)
+    lines = (json.dumps(start) + "\n" for start in starts)
+    (partial / HISTORY).write_text("".join(lines))
     draw_losses(log, partial / "loss.png")
-    write_card(name, corpus, schedule, log, starts, partial)
+    write_card(name, corpus, schedule, log, starts, seen, partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final

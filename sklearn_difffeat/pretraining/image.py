@@ -23,7 +23,7 @@ from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
 from sklearn_difffeat.pretraining.teachers import native_autocast
 
 SIZE = 64
-CONFIG = {
+CONFIG: dict[str, int] = {
     "num_attention_heads": 8,
     "attention_head_dim": 32,
     "in_channels": 3,
@@ -75,9 +75,18 @@ class Pictures:
     corpus : Path
     targets : bool
         Whether batches come with the teacher's maps.
+    size, patch : int
+        Side of a picture and of a token, in pixels.
     """
 
-    def __init__(self, corpus: Path, targets: bool) -> None:
+    def __init__(
+        self,
+        corpus: Path,
+        targets: bool,
+        size: int = SIZE,
+        patch: int = CONFIG["patch_size"],
+    ) -> None:
+        self.size, self.side = size, size // patch
         with np.load(corpus / "images.npz") as images:
             self.drawings = torch.from_numpy(images["drawings"])
             self.photos = torch.from_numpy(images["photos"])
@@ -97,9 +106,9 @@ class Pictures:
 
         Returns
         -------
-        pixels : Tensor of shape (size, 3, 64, 64)
+        pixels : Tensor of shape (size, 3, side, side)
             In [-1, 1].
-        places : Tensor of shape (size, channels, 8, 8), or None
+        places : Tensor of shape (size, channels, tokens, tokens), or None
         """
         counts = [round(share * size) for share in SHARES[1:]]
         counts.insert(0, size - sum(counts))
@@ -116,7 +125,7 @@ class Pictures:
         )
         crops = draw_crops(size, generator).split([n_drawn, counts[2]])
         pixels = torch.cat([
-            crop(part[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1, theta, SIZE)
+            crop(part[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1, theta, self.size)
             for part, chosen, theta in zip(
                 (self.drawings, self.photos), rows, crops, strict=True
             )
@@ -125,9 +134,8 @@ class Pictures:
         pixels = vary_colour(pixels[order], generator)
         if self.maps is None:
             return pixels, None
-        side = SIZE // CONFIG["patch_size"]
         places = torch.cat([
-            crop(torch.from_numpy(part[chosen].astype(np.float32)), theta, side)
+            crop(torch.from_numpy(part[chosen].astype(np.float32)), theta, self.side)
             for part, chosen, theta in zip(self.maps, rows, crops, strict=True)
         ])[order]  # fmt: skip
         paste(pixels, places, generator)
@@ -292,9 +300,11 @@ def pretrain_image(
     """
     torch.manual_seed(schedule.seed)
     aligned = align > 0 or align_map > 0
-    pictures = Pictures(Path(corpus), targets=aligned)
-    width = pictures.maps[0].shape[1] if pictures.maps else None
     model = build_model(start_from, **changes)
+    pictures = Pictures(
+        Path(corpus), aligned, model.config.sample_size, model.config.patch_size
+    )
+    width = pictures.maps[0].shape[1] if pictures.maps else None
     trained = AlignedDiT(model, width, align_block).to(device)
     ema = copy.deepcopy(trained).requires_grad_(False)
     scheduler = build_scheduler()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+HISTORY = "history.jsonl"
 Losses = dict[str, torch.Tensor]
 StepFunction = Callable[[torch.Generator], Losses]
 
@@ -142,7 +143,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log_file = out / "checkpoint.pt", out / "log.jsonl"
-    settings_file, history = out / "schedule.json", out / "history.jsonl"
+    settings_file, history = out / "schedule.json", out / HISTORY
     optimizer = torch.optim.AdamW(
         trained.parameters(), betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )

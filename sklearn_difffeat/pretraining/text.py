@@ -121,7 +121,7 @@ class Packed:
 
     def attention(self) -> torch.Tensor:
         """Return bool (n_rows, 1, row_tokens, row_tokens): none sees another text."""
-        return (self.text[:, None, :, None] == self.text[:, None, None, :])
+        return self.text[:, None, :, None] == self.text[:, None, None, :]
 
     def mean(self, hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         """Return the mean of the counted tokens of every text, (n_texts, width)."""

@@ -1,0 +1,124 @@
+"""Where to read a backbone, by folds of training groups: block, timestep, pooling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from sklearn_difffeat import (
+    ImageDiffusionFeatureTransformer,
+    TextDiffusionFeatureTransformer,
+)
+from sklearn_difffeat.pretraining.contest import (
+    Contest,
+    Settings,
+    expected_warnings,
+    frozen,
+)
+
+TRANSFORMERS: dict[str, Any] = {
+    "image": ImageDiffusionFeatureTransformer,
+    "text": TextDiffusionFeatureTransformer,
+}
+# Of every block; timestep 0 is noise-free.
+TIMESTEPS = {"image": [0, 50, 100, 200, 400, 700], "text": [0, 100, 200, 400, 700]}
+# Changes to the best place, each tried on all that was found good before it.
+READINGS: dict[str, list[Settings]] = {
+    "image": [
+        {"image_size": 96},
+        {"pooling": ["mean", "max"]},
+        {"pooling": ["mean", ("grid", 2)]},
+        {"block": "neighbours"},
+        {"timestep": [0, 100]},
+    ],
+    "text": [
+        {"pooling": ["mean", "max"]},
+        {"block": "neighbours"},
+        {"timestep": [0, 100]},
+    ],
+}
+PLACE_HEAD = {"C": 0.03}
+
+started = time.perf_counter()
+
+
+def say(text: str) -> None:
+    print(f"[{time.perf_counter() - started:5.0f} s] {text}", flush=True)
+
+
+def read(
+    transformer: Any, settings: Settings, cells: pd.Series, rows: np.ndarray
+) -> np.ndarray:
+    """Return the features of some rows, at their places among zeros.
+
+    ``settings`` are the transformer's parameters; a list of poolings concatenates.
+    """
+    poolings = settings.get("pooling", "mean")
+    found = []
+    for pooling in poolings if isinstance(poolings, list) else [poolings]:
+        one = clone(transformer).set_params(**settings | {"pooling": pooling})
+        with expected_warnings():
+            found.append(one.fit_transform(cells.iloc[rows]))
+    Z = np.zeros((len(cells), sum(part.shape[1] for part in found)), dtype=np.float32)
+    Z[rows] = np.hstack(found)
+    return Z
+
+
+def map_places(
+    contest: Contest,
+    transformer: Any,
+    cells: pd.Series,
+    kind: str,
+    timesteps: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Return the mAP on training groups of every block (rows) and timestep."""
+    timesteps = timesteps or TIMESTEPS[kind]
+    n_blocks = transformer.fit(cells.iloc[:1]).n_blocks_
+    blocks = list(range(n_blocks + 1))
+    table = pd.DataFrame(
+        np.nan,
+        pd.Index(blocks, name="block"),
+        pd.Index(timesteps, name="timestep"),
+    )
+    for timestep in timesteps:
+        settings = {"block": blocks, "timestep": timestep}
+        Z = read(transformer, settings, cells, contest.train)
+        parts = np.split(Z, len(blocks), axis=1)
+        table[timestep] = [
+            contest.cross_validate(frozen(part), PLACE_HEAD) for part in parts
+        ]
+    say(f"{kind}, mAP on folds of training groups\n{table.round(3).to_string()}")
+    return table
+
+
+def choose_reading(
+    contest: Contest,
+    transformer: Any,
+    cells: pd.Series,
+    kind: str,
+    places: pd.DataFrame,
+) -> Settings:
+    """Return block, timestep and pooling that are best on the training groups.
+
+    Starts from the best place of the map and keeps a change where it scores higher.
+    """
+    block, timestep = places.stack().idxmax()
+    best: Settings = {"block": int(block), "timestep": int(timestep)}
+    top = float(places.max(axis=None))
+    for change in READINGS[kind]:
+        if change.get("block") == "neighbours":
+            deepest = int(places.index[-1])
+            lower = max(int(block) - 2, 0)
+            change = {"block": [lower, min(lower + 2, deepest)]}
+        Z = read(transformer, best | change, cells, contest.train)
+        score = contest.cross_validate(frozen(Z), PLACE_HEAD)
+        say(f"    {kind} {best | change}: {score:.3f}")
+        if score > top:
+            best, top = best | change, score
+    say(f"{kind}: {best}")
+    return best
