@@ -85,7 +85,8 @@ cross-entropy weighted by one over the rate. A share of the texts stays unmasked
 are packed into rows of 96 tokens, and none sees another. The mean over the tokens of
 the last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
 frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940), so part of what the
-features know of meaning is this teacher's. The first run hid tokens one by one. Exponential average of the weights, stored in half precision.
+features know of meaning is this teacher's. The first run hid tokens one by one.
+Exponential average of the weights, stored in half precision.
 """
 
 TAIL = """
