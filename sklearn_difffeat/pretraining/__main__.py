@@ -112,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--n-probe", type=int,
                        help="pictures that train a linear probe; else all")  # fmt: skip
     judge.add_argument("--out", type=Path, default="output",
-                       help="folder of the generated pictures and texts")  # fmt: skip
+                       help="folder of maps, generated pictures and texts")  # fmt: skip
+    judge.add_argument("--only", choices=["openclipart", "probes", "samples"],
+                       help="one part of it; else all")  # fmt: skip
     return root
 
 
@@ -138,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
         for kind in [options.only] if options.only else ["image", "text"]:
             write_targets(options.corpus, kind, device=options.device)
     elif options.command == "evaluate":
-        from sklearn_difffeat.pretraining.evaluate import evaluate
+        from sklearn_difffeat.pretraining.evaluate import PARTS, evaluate
 
         evaluate(
             {"image": options.image, "text": options.text},
@@ -147,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
             fashion=options.fashion,
             photos=options.photos,
             n_probe=options.n_probe,
+            parts=[options.only] if options.only else PARTS,
         )
     elif options.command == "study":
         from sklearn_difffeat.pretraining.study import study
