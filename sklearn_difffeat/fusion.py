@@ -259,8 +259,6 @@ class FusionClassifier(FusedPrediction):
         centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
         n_iter = 0
         if not constant.all():
-            if label_weight is not None:
-                label_weight = label_weight[:, ~constant]
             P, H, b, n_iter, n_unfinished = solve(
                 standardized(data, mean, scale),
                 np.ascontiguousarray(Y[:, ~constant]),

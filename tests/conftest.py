@@ -196,3 +196,10 @@ def pass_counter(monkeypatch):
     release_backbones()
     yield counts
     release_backbones()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    from pretraining_runs import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("corpus"))

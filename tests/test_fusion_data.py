@@ -118,6 +118,22 @@ def test_class_weight_matches_one_vs_rest_logistic_regression(class_weight):
     assert_allclose(model.predict_proba(X), oracle.predict_proba(X), atol=1e-4)
 
 
+def test_class_weights_know_their_labels_beside_constant_ones():
+    X, Y = make_multilabel(L=3)
+    Y[:, 1] = 1
+    weights = [{1: 5}, {1: 2}, {0: 3}]
+    for class_weight in ("balanced", weights):
+        with pytest.warns(UserWarning, match="1 of the 3 labels are constant"):
+            model = FusionClassifier(class_weight=class_weight).fit(X, Y)
+        others = [0, 2]
+        if class_weight != "balanced":
+            class_weight = [weights[label] for label in others]
+        alone = FusionClassifier(class_weight=class_weight).fit(X, Y[:, others])
+        assert_allclose(
+            model.predict_proba(X)[:, others], alone.predict_proba(X), atol=1e-6
+        )
+
+
 def test_a_list_of_class_weights_holds_one_dict_per_label():
     X, Y = make_multilabel(L=2)
     model = FusionClassifier(class_weight=[{1: 5}, {0: 2, 1: 1}], tol=1e-10).fit(X, Y)
