@@ -8,6 +8,7 @@ import pytest
 import torch
 from pretraining_runs import SMALL_BERT, SMALL_DIT, run, schedule
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
@@ -107,6 +108,9 @@ def test_a_run_starts_from_released_weights_and_fits_its_projectors_first(
         )
         train(corpus, out, plan, start_from=name)
         kept[steps] = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+    if kind == "text":
+        tokenizer = Tokenizer.from_file(str(out / "export" / "tokenizer.json"))
+        assert tokenizer.get_vocab_size() == 8192 and tokenizer.truncation is None
     source = locate_backbone(name)[0]
     released = load_file(source.find(WEIGHTS[kind]))
     moved = {"model": [], "projector": []}

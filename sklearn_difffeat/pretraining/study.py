@@ -30,7 +30,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "384 wide": {"num_attention_heads": 12},
         "4 blocks": {"num_layers": 4, "align_block": 3},
         "96 x 96": {"sample_size": 96},
-        "patches of 16 x 16": {"patch_size": 16},
     },
     "text": {
         "released: 256 wide, 6 blocks": {},

@@ -61,6 +61,12 @@ def train_tokenizer(texts: list[str], size: int = VOCABULARY) -> Any:
     tokenizer = wordpiece(vocab={piece: i for i, piece in enumerate(pieces)})
     cls, sep = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return _named(tokenizer)
+
+
+def _named(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Name the special pieces, and forget any truncation of batches before."""
+    tokenizer.no_truncation()
     names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -78,8 +84,8 @@ def _tokenizer_of_run(corpus: Path, out: Path, start_from: str | None = None) ->
     if not folder.exists():
         partial = out / "tokenizer.partial"
         if start_from:
-            location = locate_backbone(start_from)[0].location
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(location)
+            file = locate_backbone(start_from)[0].find("tokenizer.json")
+            tokenizer = _named(Tokenizer.from_file(str(file)))
         else:
             texts = [record["text"] for record in read_texts(corpus)]
             tokenizer = train_tokenizer(texts)
