@@ -112,6 +112,8 @@ def test_a_run_starts_from_released_weights_and_fits_its_projectors_first(
         tokenizer = Tokenizer.from_file(str(out / "export" / "tokenizer.json"))
         assert tokenizer.get_vocab_size() == 8192 and tokenizer.truncation is None
     source = locate_backbone(name)[0]
+    for path in (out / "export").rglob("*.json"):
+        assert source.location not in path.read_text("utf-8")
     released = load_file(source.find(WEIGHTS[kind]))
     moved = {"model": [], "projector": []}
     for key, value in kept[5].items():

@@ -180,7 +180,7 @@ def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
 def test_a_linear_probe_tells_dark_from_light_photographs_held_back(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(probes, "BLOCKS", [2, 4])
+    monkeypatch.setattr(probes, "BLOCKS", [[2], [2, 4]])
     monkeypatch.setattr(probes, "N_CHOICE", 30)
     random = np.random.default_rng(0)
     for name, level in [("dark", 40), ("light", 210)]:

@@ -43,12 +43,17 @@ def build_model(start_from: str | None = None, **changes: Any) -> DiTTransformer
     The identity is that of adaLN-Zero.
     """
     if start_from:
-        return DiTTransformer2DModel.from_pretrained(
+        trained = DiTTransformer2DModel.from_pretrained(
             locate_backbone(start_from)[0].location,
             subfolder="transformer",
             dtype=torch.float32,
             low_cpu_mem_usage=False,
-        ).train()
+        )
+        # A copy does not remember, and so does not save, where it was loaded from.
+        config = {k: v for k, v in trained.config.items() if not k.startswith("_")}
+        model = DiTTransformer2DModel(**config)
+        model.load_state_dict(trained.state_dict())
+        return model
     model = DiTTransformer2DModel(**CONFIG | changes)
     modulations = [block.norm1.linear for block in model.transformer_blocks]
     for layer in [*modulations, model.proj_out_1, model.proj_out_2]:
