@@ -7,7 +7,6 @@ is affordable, not what is best in the end.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def study(corpus: Path, out: Path, kind: str, minutes: float) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a variant: millions of samples, size in MB, best block, mAP.
+        One row a variant: batches seen, size in MB, best block, mAP.
     """
     bunch = load_openclipart()
     contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
@@ -73,9 +72,9 @@ def study(corpus: Path, out: Path, kind: str, minutes: float) -> pd.DataFrame:
         folder = train(corpus, run, plan, **changes)
         transformer = TRANSFORMERS[kind](folder, cache=True)
         places = map_places(contest, transformer, bunch.data[kind], kind, [0])[0]
-        last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+        state = torch.load(run / "checkpoint.pt", weights_only=True)
         rows[name] = {
-            "batches": last["step"],
+            "batches": state["step"],
             "MB": describe_backbone(folder).size_mb,
             "best block": places.idxmax(),
             "mAP": places.max(),
