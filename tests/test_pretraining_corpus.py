@@ -11,8 +11,9 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.datasets.build_openclipart import render
 from sklearn_difffeat.pretraining import export
-from sklearn_difffeat.pretraining.corpus import is_held_back, text_digest
+from sklearn_difffeat.pretraining.corpus import is_held_back, iter_icons, text_digest
 from sklearn_difffeat.pretraining.image import pretrain_image
 from sklearn_difffeat.pretraining.travel import bundle, unbundle
 
@@ -53,6 +54,32 @@ def test_a_run_from_released_weights_carries_their_history_and_digests_on(
     assert [json.loads(line)["batch_size"] for line in lines] == [7, 10]
     card = (kept / "README.md").read_text()
     assert "| 1 | 0 | 7 | 50 |" in card and "| 2 | 0 | 10 | 10 |" in card
+    # Releasing a run that went on after its release tells its first start once.
+    pretrain_image(corpus, folder, schedule(20), start_from="dit-tiny")
+    export.release(folder, corpus, "dit-tiny")
+    lines = (kept / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["first_step"] for line in lines] == [0, 0, 10]
+
+
+def test_icons_are_drawn_from_the_collections_own_view_boxes(tmp_path):
+    pytest.importorskip("cairosvg")
+    square = '<path fill="{}" d="M0 0h8v8H0z"/>'
+    collection = {
+        "width": 8,
+        "height": 8,
+        "icons": {
+            "ink": {"body": square.format("currentColor")},
+            "left half": {"body": square.format("#f00"), "width": 16},
+            "moved": {"body": square.format("#00f"), "left": 4, "top": 4},
+        },
+    }
+    (tmp_path / "icons.json").write_text(json.dumps(collection))
+    ink, half, moved = (
+        np.asarray(render(png, 32)) for png in iter_icons(tmp_path / "icons.json")
+    )
+    assert (ink[16, 16] == 0).all()
+    assert half[16, 4].tolist() == [255, 0, 0] and (half[16, 28] == 255).all()
+    assert moved[8, 8].tolist() == [0, 0, 255] and (moved[24, 24] == 255).all()
 
 
 def test_a_bundle_brings_a_corpus_to_another_machine(corpus, tmp_path):

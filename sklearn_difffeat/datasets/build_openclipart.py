@@ -20,6 +20,7 @@ import io
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -46,7 +47,7 @@ Debian package. Titles, descriptions and keywords come from the RDF block of eac
 """
 
 
-def render(png: str | Path, size: int = SIZE) -> Image.Image:
+def render(png: str | Path | IO[bytes], size: int = SIZE) -> Image.Image:
     """Draw a PNG of any mode on a white square of ``size`` pixels, aspect kept."""
     with Image.open(png) as image:
         image.thumbnail((4 * size, 4 * size), Image.Resampling.BOX, reducing_gap=2.0)

@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--clipart", type=Path, default="/usr/share/openclipart")
     pack.add_argument("--emoji", type=Path, nargs="+", required=True,
                       help="folders of PNG or WebP drawings")  # fmt: skip
+    pack.add_argument("--icons", type=Path, nargs="*", default=[],
+                      help="icons.json of Iconify collections")  # fmt: skip
     pack.add_argument("--photos", type=Path, required=True,
                       help="folder of JPEG photographs, by class")  # fmt: skip
     pack.add_argument("--n-photos", type=int, default=20_000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_difffeat.pretraining.corpus import read_texts
+from sklearn_difffeat.pretraining.corpus import EMOJI, ICON, OPENCLIPART, read_texts
 
 HEAD = """---
 license: {license}
@@ -33,6 +33,11 @@ works without network or GPU.
 (`emoji-datasource-twitter`), Fluent Emoji 3D (`@lobehub/fluent-emoji-3d`) \
 | {n_emoji:,} | Apache-2.0; CC-BY-4.0 (copyright Twitter, Inc and other contributors); \
 MIT |
+| Icons, drawn by Iconify's collections (`@iconify-json/...`): `game-icons`, \
+`emojione`, `fxemoji`, `noto-v1`, `streamline-emojis`, `streamline-freehand-color`, \
+`streamline-kameleon-color`, `streamline-ultimate-color`, `flat-color-icons` \
+| {n_icons:,} | CC-BY-3.0 (game-icons.net's authors); CC-BY-4.0 (EmojiOne, Streamline); \
+Apache-2.0; MIT |
 | CIFAR-10 training photographs (32 x 32, enlarged), a tenth held back | {n_photos:,} \
 | published for research, no licence stated |
 
@@ -200,8 +205,9 @@ def _count(name: str, corpus: Path) -> tuple[dict[str, int], list[str]]:
         with np.load(corpus / "images.npz") as images:
             source = images["drawing_source"]
             counts = {
-                "n_clipart": int((source == 0).sum()),
-                "n_emoji": int((source == 1).sum()),
+                "n_clipart": int((source == OPENCLIPART).sum()),
+                "n_emoji": int((source == EMOJI).sum()),
+                "n_icons": int((source == ICON).sum()),
                 "n_photos": len(images["photos"]),
             }
             return counts, images["digests"].tolist()

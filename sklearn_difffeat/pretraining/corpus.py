@@ -10,6 +10,8 @@ heads would learn to rely on that.
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
 import lzma
 import re
@@ -29,6 +31,7 @@ from sklearn_difffeat.datasets._clipart import (
 )
 from sklearn_difffeat.datasets.build_openclipart import choose_items, render
 
+OPENCLIPART, EMOJI, ICON = 0, 1, 2
 DRAWING_SIZE = 96
 PHOTO_SIZE = 32
 SEED = 0
@@ -72,8 +75,33 @@ def is_held_back(photo: str | Path) -> bool:
     return digest[0] < 256 / 10
 
 
+def iter_icons(collection: str | Path) -> Iterator[io.BytesIO]:
+    """Yield the drawings of an Iconify collection (its ``icons.json``) as PNG files."""
+    import cairosvg
+
+    icons = json.loads(Path(collection).read_text("utf-8"))
+    for icon in icons["icons"].values():
+        left, top, width, height = (
+            icon.get(name, icons.get(name, default))
+            for name, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        )
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" '
+            f'xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+        )
+        side = 2 * DRAWING_SIZE  # twice as fine as needed: render() smooths it
+        yield io.BytesIO(
+            cairosvg.svg2png(svg.encode(), output_width=side, output_height=side)
+        )
+
+
 def pack_images(
-    clipart: str | Path, emoji: Iterable[str | Path], photos: str | Path, n_photos: int
+    clipart: str | Path,
+    emoji: Iterable[str | Path],
+    icons: Iterable[str | Path],
+    photos: str | Path,
+    n_photos: int,
 ) -> dict[str, np.ndarray]:
     """Decode every picture once.
 
@@ -81,8 +109,8 @@ def pack_images(
     -------
     dict
         ``drawings`` uint8 (n, 96, 96, 3), ``drawing_source`` (n,) with 0 for
-        OpenClipart and 1 for emoji, ``photos`` uint8 (m, 32, 32, 3), and ``digests``,
-        the SHA-256 of every picture in that order.
+        OpenClipart, 1 for emoji and 2 for icons, ``photos`` uint8 (m, 32, 32, 3), and
+        ``digests``, the SHA-256 of every picture in that order.
     """
     free, held = split_drawings(clipart)
     banned = {
@@ -95,7 +123,11 @@ def pack_images(
         for path in sorted(Path(folder).rglob("*"))
         if path.suffix in {".png", ".webp"}
     ]
-    sources = [(d.png, 0) for d in free] + [(path, 1) for path in emoji_files]
+    sources: Iterable[tuple[str | Path | io.BytesIO, int]] = itertools.chain(
+        ((drawing.png, OPENCLIPART) for drawing in free),
+        ((path, EMOJI) for path in emoji_files),
+        ((png, ICON) for collection in icons for png in iter_icons(collection)),
+    )
     drawings, origin, digests = [], [], []
     for path, source in tqdm(sources, desc="drawings"):
         picture = np.asarray(render(path, DRAWING_SIZE))
@@ -232,6 +264,7 @@ def pack(
     *,
     clipart: str | Path,
     emoji: Iterable[str | Path],
+    icons: Iterable[str | Path] = (),
     photos: str | Path,
     n_photos: int,
     wordnet: str | Path,
@@ -247,7 +280,7 @@ def pack(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         Image.MAX_IMAGE_PIXELS = None  # some drawings are 15,000 pixels wide
-        images = pack_images(clipart, emoji, photos, n_photos)
+        images = pack_images(clipart, emoji, icons, photos, n_photos)
     np.savez(folder / "images.npz", allow_pickle=False, **images)
     print(f"{folder}: {len(images['drawings']):,} drawings, "
           f"{len(images['photos']):,} photographs, {len(texts):,} texts")  # fmt: skip

@@ -72,7 +72,9 @@ def release(run: Path, corpus: Path, name: str) -> Path:
     partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name
     seen = np.array([], dtype=np.uint64)
     if starts[0].get("start_from") == name:
-        starts = _read_lines(final / HISTORY) + starts
+        released = _read_lines(final / HISTORY)
+        # A run that went on after its release is in there already.
+        starts = released + [start for start in starts if start not in released]
         seen = np.load(final / "digests.npy")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run / "export", partial)

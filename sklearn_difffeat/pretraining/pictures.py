@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-SHARES = (0.15, 0.4, 0.45)  # OpenClipart, emoji, photographs
+from sklearn_difffeat.pretraining.corpus import OPENCLIPART
+
+SHARES = (0.12, 0.45, 0.43)  # OpenClipart, emoji and icons, photographs
 
 
 class Pictures:
@@ -35,7 +37,10 @@ class Pictures:
             self.drawings = torch.from_numpy(images["drawings"])
             self.photos = torch.from_numpy(images["photos"])
             source = images["drawing_source"]
-        self.pools = [np.flatnonzero(source == 0), np.flatnonzero(source)]
+        self.pools = [
+            np.flatnonzero(source == OPENCLIPART),
+            np.flatnonzero(source != OPENCLIPART),
+        ]
         self.maps = None
         if targets:
             self.maps = [
