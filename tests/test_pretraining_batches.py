@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from pretraining_runs import SMALL_BERT
+from pretraining_runs import SMALL_BERT, SMALL_DIT
 
+from sklearn_difffeat.pretraining.image import AlignedDiT
+from sklearn_difffeat.pretraining.image import build_model as build_dit
 from sklearn_difffeat.pretraining.pictures import (
     Pictures,
     crop,
@@ -91,6 +93,25 @@ def test_colours_vary_and_white_stays_white():
     assert (out[:, :, 0] == 1).all()
     assert out[:, :, 1:].std() > 0.01 and out.abs().max() <= 1
     assert not torch.equal(out[:, 0], out[:, 1])
+
+
+def test_noise_free_pictures_stop_at_the_aligned_block():
+    aligned = AlignedDiT(build_dit(**SMALL_DIT | {"num_layers": 3}), 5, 2)
+    passed = [0, 0, 0]
+
+    def count(number):
+        def hook(block, inputs, output):
+            passed[number] += len(output)
+
+        return hook
+
+    for number, block in enumerate(aligned.model.transformer_blocks):
+        block.register_forward_hook(count(number))
+    timestep = torch.tensor([0, 0, 0, 500, 900])
+    predicted, pooled, tokens = aligned(torch.rand(5, 3, 64, 64), timestep, 3)
+    assert passed == [5, 5, 2]
+    assert predicted.shape == (2, 3, 64, 64)
+    assert pooled.shape == (5, 5) and tokens.shape == (5, 64, 5)
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pretraining_runs import SMALL_BERT
 from sklearn.utils import Bunch
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import evaluate as evaluation
-from sklearn_difffeat.pretraining import probes, reading, samples
+from sklearn_difffeat.pretraining import probes, reading, samples, study
 from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
 from sklearn_difffeat.pretraining.corpus import is_held_back
 from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
@@ -55,6 +56,35 @@ def test_the_better_head_is_chosen(contest):
     head, score = contest.choose_head(frozen(Z), {"C": [1e-9, 0.1]})
     assert head == {"C": 0.1}
     assert score == contest.cross_validate(frozen(Z), head)
+
+
+def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
+    bunch = load_openclipart()
+    few = np.arange(0, len(bunch.target), 12)
+    part = Bunch(
+        data=bunch.data.iloc[few].reset_index(drop=True),
+        target=bunch.target[few],
+        groups=bunch.groups[few],
+        split=bunch.split[few],
+    )
+    monkeypatch.setattr(study, "load_openclipart", lambda: part)
+    small = SMALL_BERT | {"align_block": 1}
+    variants = {
+        "small": small,
+        "without a teacher": small | {"align": 0.0},
+        "wider": small | {"hidden_size": 32},
+    }
+    monkeypatch.setitem(study.VARIANTS, "text", variants)
+    table = study.study(corpus, tmp_path, "text", minutes=0.05)
+    assert table.index.tolist() == list(variants)
+    assert (table["batches"] > 0).all() and table["mAP"].between(0.01, 0.9).all()
+    assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
+    logs = [read_log(tmp_path / f"text-{number}") for number in range(3)]
+    assert "alignment" in logs[0] and "alignment" not in logs[1]
+
+
+def read_log(run):
+    return (run / "log.jsonl").read_text()
 
 
 def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
