@@ -36,8 +36,8 @@ MIT |
 | Icons, drawn by Iconify's collections (`@iconify-json/...`): `game-icons`, \
 `emojione`, `fxemoji`, `noto-v1`, `streamline-emojis`, `streamline-freehand-color`, \
 `streamline-kameleon-color`, `streamline-ultimate-color`, `flat-color-icons` \
-| {n_icons:,} | CC-BY-3.0 (game-icons.net's authors); CC-BY-4.0 (EmojiOne, Streamline); \
-Apache-2.0; MIT |
+| {n_icons:,} | CC-BY-3.0 (game-icons.net's authors); CC-BY-4.0 (EmojiOne, \
+Streamline); Apache-2.0; MIT |
 | CIFAR-10 training photographs (32 x 32, enlarged), a tenth held back | {n_photos:,} \
 | published for research, no licence stated |
 

@@ -79,16 +79,15 @@ def iter_icons(collection: str | Path) -> Iterator[io.BytesIO]:
     """Yield the drawings of an Iconify collection (its ``icons.json``) as PNG files."""
     import cairosvg
 
-    icons = json.loads(Path(collection).read_text("utf-8"))
-    for icon in icons["icons"].values():
-        left, top, width, height = (
-            icon.get(name, icons.get(name, default))
-            for name, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
-        )
+    content = json.loads(Path(collection).read_text("utf-8"))
+    # An icon says where its box differs from the collection's.
+    box = {"left": 0, "top": 0, "width": 16, "height": 16}
+    shared = {name: content.get(name, value) for name, value in box.items()}
+    for icon in content["icons"].values():
+        view = " ".join(str(icon.get(name, shared[name])) for name in box)
         svg = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" '
-            f'xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}" '
+            f'xmlns:xlink="http://www.w3.org/1999/xlink">{icon["body"]}</svg>'
         )
         side = 2 * DRAWING_SIZE  # twice as fine as needed: render() smooths it
         yield io.BytesIO(

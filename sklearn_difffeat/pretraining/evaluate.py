@@ -37,7 +37,7 @@ GRID = {"C": [0.003, 0.01, 0.03, 0.1, 0.3]}
 # Columns that are not standardised are small: their weights have to be large.
 PIXEL_GRID = {"C": [0.003, 0.03, 0.3, 3.0], "standardize": [False]}
 WORD_GRID = {"C": [3.0, 30.0, 300.0, 3000.0], "standardize": [False]}
-IMAGE_WEIGHTS = [0.25, 0.5, 1.0]
+IMAGE_WEIGHTS = [0.1, 0.25, 0.5, 1.0]
 PARTS = ("openclipart", "probes", "samples")
 PEERS = {
     "EfficientNet-Lite0": (
