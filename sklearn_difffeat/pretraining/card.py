@@ -44,7 +44,8 @@ Streamline); Apache-2.0; MIT |
 Pictures with the same pixels as any item of the bundled data set, of either part, or as
 any other drawing of OpenClipart's test groups were left out. The first run, whose
 weights the last one started from, saw 20,000 of the photographs and 2,416 drawings of
-the training groups as well. No label, keyword or class name was used.
+the training groups as well; the icons joined at step 4,100 of the last one. No label,
+keyword or class name was used.
 
 ## Recipe
 

@@ -33,11 +33,14 @@ from sklearn_difffeat.pretraining.reading import (
 )
 from sklearn_difffeat.pretraining.teachers import embed_images, embed_texts
 
-GRID = {"C": [0.003, 0.01, 0.03, 0.1, 0.3]}
+GRID = {"C": [0.001, 0.002, 0.004, 0.01, 0.03, 0.1]}
 # Columns that are not standardised are small: their weights have to be large.
 PIXEL_GRID = {"C": [0.003, 0.03, 0.3, 3.0], "standardize": [False]}
 WORD_GRID = {"C": [3.0, 30.0, 300.0, 3000.0], "standardize": [False]}
-IMAGE_WEIGHTS = [0.1, 0.25, 0.5, 1.0]
+FUSED_GRID = {
+    "C": [0.002, 0.004, 0.01, 0.03],
+    "modality_weights": [{"image": weight} for weight in (0.1, 0.25, 0.5)],
+}
 PARTS = ("openclipart", "probes", "samples")
 PEERS = {
     "EfficientNet-Lite0": (
@@ -150,7 +153,6 @@ def evaluate_openclipart(
     contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
     rows = contest.train if development else np.arange(len(data))
     ours = diffusion_features(contest, data, backbones, rows, out)
-    fused_grid = GRID | {"modality_weights": [{"image": w} for w in IMAGE_WEIGHTS]}
     methods: dict[str, tuple[Features, Any]] = {
         "raw pixels": (raw_pixels(data["image"]), PIXEL_GRID),
         "TF-IDF words": (tfidf(data["text"]), WORD_GRID),
@@ -166,13 +168,13 @@ def evaluate_openclipart(
         methods |= {name: (frozen(Z), GRID) for name, Z in peers.items()}
         if len(peers) == len(PEERS):
             both = side_by_side(*peers.values())
-            methods["both together"] = frozen(both), fused_grid
+            methods["both together"] = frozen(both), FUSED_GRID
     methods |= {
         "diffusion, image": (frozen(ours["image"]), GRID),
         "diffusion, text": (frozen(ours["text"]), GRID),
         "diffusion, fused": (
             frozen(side_by_side(ours["image"], ours["text"])),
-            fused_grid,
+            FUSED_GRID,
         ),
     }
     table = {}
