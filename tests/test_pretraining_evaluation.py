@@ -1,5 +1,7 @@
 """The evaluation: what is chosen on which rows, and what it prints."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +161,16 @@ def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
     chosen = reading.choose_reading(contest, transformer, cells, "text", places)
     best = {"block": int(places[0].idxmax()), "timestep": 0}
     assert chosen == best | harmless
+
+
+def test_readings_stay_within_the_blocks_that_there_are():
+    places = [(block, 8) for block in range(9)]
+    for change in filter(callable, itertools.chain(*reading.READINGS.values())):
+        for block, last in places:
+            blocks = change(block, last)["block"]
+            assert block in blocks and set(blocks) <= set(range(last + 1))
+    assert reading._neighbours(6, 8) == {"block": [4, 6, 7]}
+    assert reading._neighbours(8, 8) == {"block": [6, 8]}
 
 
 def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
