@@ -83,6 +83,17 @@ def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
     assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
     logs = [read_log(tmp_path / f"text-{number}") for number in range(3)]
     assert "alignment" in logs[0] and "alignment" not in logs[1]
+    # One that has ended is judged again, not trained on.
+    some = study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[1, 2])
+    pd.testing.assert_frame_equal(some, table.iloc[1:])
+    assert [read_log(tmp_path / f"text-{number}") for number in range(3)] == logs
+    # One that was cut off begins anew: resumed, it would have had more minutes.
+    (tmp_path / "text-0" / "export").rename(tmp_path / "elsewhere")
+    study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0])
+    (start,) = (tmp_path / "text-0" / "history.jsonl").read_text().splitlines()
+    assert '"first_step": 0' in start
+    with pytest.raises(ValueError, match="numbers=3: text has variants 0 to 2"):
+        study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0, 3])
 
 
 def read_log(run):

@@ -101,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--kind", choices=list(DEFAULTS), required=True)
     compare.add_argument("--minutes", type=float, default=8.0,
                          help="of training for each variant")  # fmt: skip
+    compare.add_argument("--numbers", type=int, nargs="+",
+                         help="variants, from 0; else all")  # fmt: skip
 
     judge = commands.add_parser("evaluate", help="compare with the usual tools")
     judge.add_argument("--image", default="dit-tiny", help="name or folder")
@@ -156,7 +158,13 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "study":
         from sklearn_difffeat.pretraining.study import study
 
-        study(options.corpus, options.out, options.kind, options.minutes)
+        study(
+            options.corpus,
+            options.out,
+            options.kind,
+            options.minutes,
+            options.numbers,
+        )
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 

@@ -1,12 +1,14 @@
-"""What a teacher, a width, a depth and a resolution bring in equal minutes.
+"""What a teacher, a width, a depth, a patch and a resolution bring in equal minutes.
 
 Every variant is trained from nothing for the same time and judged by the mAP on folds
-of training groups, noise-free, at its best block. Minutes are few, so this ranks what
+of training groups, at its best block and timestep. Minutes are few, so this ranks what
 is affordable, not what is best in the end.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,58 +28,95 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "image": {
         "released: 256 wide, 8 blocks, 64 x 64": {},
         "without a teacher": UNALIGNED,
-        "384 wide": {"num_attention_heads": 12},
         "4 blocks": {"num_layers": 4, "align_block": 3},
+        "4 blocks, 384 wide": {
+            "num_layers": 4,
+            "align_block": 3,
+            "num_attention_heads": 12,
+        },
+        "patches of 16 x 16": {"patch_size": 16},
+        "patches of 4 x 4": {"patch_size": 4},
         "96 x 96": {"sample_size": 96},
     },
     "text": {
         "released: 256 wide, 6 blocks": {},
         "without a teacher": {"align": 0.0, "diffusion": 1.0},
-        "384 wide": {"hidden_size": 384, "intermediate_size": 1536},
         "3 blocks": {"num_hidden_layers": 3, "align_block": 3},
+        "3 blocks, 384 wide": {
+            "num_hidden_layers": 3,
+            "align_block": 3,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+        },
     },
 }
 RECIPES = {"image": (pretrain_image, 32, 5e-4), "text": (pretrain_text, 16, 7e-4)}
+# Without a teacher the best features are not those of a noise-free pass.
+TIMESTEPS = [0, 200]
 
 
-def study(corpus: Path, out: Path, kind: str, minutes: float) -> pd.DataFrame:
+def study(
+    corpus: Path,
+    out: Path,
+    kind: str,
+    minutes: float,
+    numbers: Collection[int] | None = None,
+) -> pd.DataFrame:
     """Train and judge each variant, and print a table.
 
     Parameters
     ----------
     corpus, out : Path
-        The packed corpus, and a folder for the runs; one that is there is resumed.
+        The packed corpus, and a folder for the runs. One that has ended is judged
+        again; one that was cut off begins anew, so that all had equal minutes.
     kind : {"image", "text"}
     minutes : float
         Of training for each variant.
+    numbers : collection of int, optional
+        The variants, counted from 0; all by default. Others can run beside them.
 
     Returns
     -------
     DataFrame
-        One row a variant: batches seen, size in MB, best block, mAP.
+        One row a variant: batches seen, size in MB, best block and timestep, mAP.
+
+    Raises
+    ------
+    ValueError
+        When there is no variant of a number.
     """
+    last = len(VARIANTS[kind]) - 1
+    for number in numbers or ():
+        if not 0 <= number <= last:
+            raise ValueError(f"numbers={number}: {kind} has variants 0 to {last}.")
     bunch = load_openclipart()
     contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
     train, batch_size, learning_rate = RECIPES[kind]
+    plan = Schedule(
+        steps=1_000_000,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        minutes=minutes,
+        ema_decay=0.99,
+    )
     rows: dict[str, dict[str, Any]] = {}
-    for name, changes in VARIANTS[kind].items():
-        run = out / f"{kind}-{len(rows)}"
-        plan = Schedule(
-            steps=1_000_000,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            minutes=minutes,
-            ema_decay=0.99,
-        )
-        folder = train(corpus, run, plan, **changes)
+    for number, (name, changes) in enumerate(VARIANTS[kind].items()):
+        if numbers is not None and number not in numbers:
+            continue
+        run = out / f"{kind}-{number}"
+        folder = run / "export"
+        if not folder.exists():
+            shutil.rmtree(run, ignore_errors=True)
+            train(corpus, run, plan, **changes)
         transformer = TRANSFORMERS[kind](folder, cache=True)
-        places = map_places(contest, transformer, bunch.data[kind], kind, [0])[0]
-        state = torch.load(run / "checkpoint.pt", weights_only=True)
+        places = map_places(contest, transformer, bunch.data[kind], kind, TIMESTEPS)
+        block, timestep = places.stack().idxmax()
         rows[name] = {
-            "batches": state["step"],
+            "batches": torch.load(run / "checkpoint.pt", weights_only=True)["step"],
             "MB": describe_backbone(folder).size_mb,
-            "best block": places.idxmax(),
-            "mAP": places.max(),
+            "block": block,
+            "timestep": timestep,
+            "mAP": places.max(axis=None),
         }
         print(pd.DataFrame.from_dict(rows, orient="index").round(3), flush=True)
     threads = torch.get_num_threads()
