@@ -19,6 +19,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.datasets import load_openclipart
 
 WORDS = "a red green blue small large apple bird boat house flag of on the and".split()
@@ -163,6 +164,21 @@ def clipart():
     rows = np.linspace(0, len(X) - 1, 60).astype(int)
     kept = Y[rows].sum(axis=0) >= 3
     return X.iloc[rows].reset_index(drop=True), Y[rows][:, kept], groups[rows]
+
+
+@pytest.fixture
+def cells(clipart):
+    return lambda column, count: clipart[0][column].drop_duplicates()[:count]
+
+
+@pytest.fixture
+def cache(request, tmp_path):
+    """The store in memory, empty, or a path."""
+    call = getattr(request.node, "callspec", None)
+    where = call.params.get("where", "file") if call else "file"
+    FeatureStore().clear()
+    yield True if where == "memory" else str(tmp_path / "features.db")
+    FeatureStore().clear()
 
 
 @pytest.fixture
