@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 RECIPES = {"image": (pretrain_image, 32, 5e-4), "text": (pretrain_text, 16, 7e-4)}
-# Without a teacher the best features are not those of a noise-free pass.
+# Without a teacher the best features may be those of a noisy pass.
 TIMESTEPS = [0, 200]
 
 
