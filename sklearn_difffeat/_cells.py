@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Cells: TypeAlias = Sequence[Any] | np.ndarray
 KINDS = (
-    "a list, tuple, 1-D object array, pandas or polars Series, or one-column DataFrame"
+    "a list, tuple, 1-D object array, pandas or polars Series, pyarrow column, or "
+    "one-column DataFrame or table"
 )
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell stands for an absent value: None, NaN, NaT or pd.NA."""
+    """Whether a cell stands for an absent value.
+
+    None, NaN, NaT and pd.NA do, and so does ``{"bytes": None, "path": None}``, which
+    is how image columns of parquet files say it.
+    """
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(cell, dict):
+        has_both = "bytes" in cell and "path" in cell
+        return has_both and is_missing(cell["bytes"]) and is_missing(cell["path"])
     return isinstance(cell, (float, np.floating)) and math.isnan(cell)
 
 
-def _only_column(X: Any) -> Any:
-    names = list(X.columns)
+def _only_column(X: Any, names: Sequence[Any]) -> Any:
     if len(names) != 1:
         raise ValueError(
-            f"X is a DataFrame with {len(names)} columns {names[:5]}; pass one column, "
-            "X['name'], or name it in a ColumnTransformer."
+            f"X is a {type(X).__name__} with {len(names)} columns {list(names)[:5]}; "
+            "pass one column, X['name'], or name it in a ColumnTransformer."
         )
     return X[names[0]]
 
@@ -53,16 +60,23 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
             f"X is a single {type(X).__name__}, not a column of cells; wrap it in a "
             f"list, [X] (accepted: {KINDS})."
         )
-    if hasattr(X, "columns") and hasattr(X, "__getitem__") and hasattr(X, "shape"):
-        X = _only_column(X)
+    if hasattr(X, "column_names") and hasattr(X, "__getitem__"):
+        # pyarrow's tables and the datasets of the library of that name.
+        X = _only_column(X, X.column_names)
+    elif hasattr(X, "columns") and hasattr(X, "__getitem__") and hasattr(X, "shape"):
+        X = _only_column(X, list(X.columns))
     if isinstance(X, (list, tuple)):
         cells: Cells = X
     elif isinstance(X, np.ndarray):
         cells = _cells_of_array(X, arrays)
+    elif hasattr(X, "to_pylist"):
+        cells = X.to_pylist()
     elif hasattr(X, "to_list"):
         cells = X.to_list()
     elif hasattr(X, "tolist"):
         cells = X.tolist()
+    elif _is_lazy_sequence(X):
+        cells = X
     else:
         raise TypeError(f"X is of type {type(X).__name__}; pass {KINDS}.")
     if len(cells) == 0:
@@ -70,6 +84,13 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
             "Found array with 0 sample(s) while a minimum of 1 is required; X is empty."
         )
     return cells
+
+
+def _is_lazy_sequence(X: Any) -> bool:
+    """Whether X makes its cells when they are asked for, as a ``datasets.Column``."""
+    not_cells = (Mapping, bytearray, memoryview, range)
+    has_items = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    return has_items and not isinstance(X, not_cells) and not hasattr(X, "todense")
 
 
 def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
@@ -88,14 +109,17 @@ def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
 def find_missing(cells: Cells) -> np.ndarray:
     """Return a boolean array, True where a cell is missing."""
     count = len(cells)
-    if isinstance(cells, np.ndarray) or not any(map(_may_be_missing, _kinds(cells))):
+    plain = isinstance(cells, np.ndarray)
+    if isinstance(cells, (list, tuple)):
+        plain = not any(map(_may_be_missing, _kinds(cells)))
+    if plain:
         return np.zeros(count, dtype=bool)
     return np.fromiter((is_missing(c) for c in cells), dtype=bool, count=count)
 
 
 def all_strings(cells: Cells) -> bool:
     """Whether every cell is a str."""
-    return not isinstance(cells, np.ndarray) and _kinds(cells) == {str}
+    return isinstance(cells, (list, tuple)) and _kinds(cells) == {str}
 
 
 def _kinds(cells: Cells) -> set[type]:
@@ -103,4 +127,4 @@ def _kinds(cells: Cells) -> set[type]:
 
 
 def _may_be_missing(kind: type) -> bool:
-    return not issubclass(kind, (str, bytes, dict, np.ndarray))
+    return not issubclass(kind, (str, bytes, np.ndarray))

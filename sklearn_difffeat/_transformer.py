@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,6 +62,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         "local_files_only": ["boolean"],
         "trust_remote_code": ["boolean"],
         "missing": [StrOptions({"error", "nan"})],
+        "unreadable": [StrOptions({"error", "nan"})],
         "random_state": [Interval(numbers.Integral, 0, None, closed="left")],
         "verbose": ["verbose"],
     }
@@ -68,6 +70,9 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     @abstractmethod
     def _check_cell(self, cell: Any, row: int) -> None:
         """Raise TypeError when a cell is of a kind that cannot be transformed."""
+
+    def _check_present(self, cells: Cells, rows: Sequence[int]) -> None:
+        """Raise OSError when some cell names a file that is not there."""
 
     def _are_plainly_good(self, cells: Cells) -> bool:
         """Whether a look at all cells at once saves a look at each."""
@@ -88,7 +93,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     def _warn_truncated(
         self, n_truncated: int, n_rows: int, info: BackboneInfo
     ) -> None:
-        """Say once that inputs were cut."""
+        """Say once that inputs are not what they seem: texts cut, pictures black."""
 
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
         """Validate the parameters and the cells, and resolve the output's size.
@@ -118,8 +123,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             When the backbone is a hub id that is neither cached nor reachable.
         """
         self._validate_params()
-        cells = as_cells(X, arrays=self._accepts_arrays)
-        self._check_cells(cells)
+        self._check_cells(as_cells(X, arrays=self._accepts_arrays))
         _, info = self._locate(self._hub_options())
         plan = self._plan_for(info, self.block, self.timestep)
         blocks, timesteps = plan.blocks, plan.timesteps
@@ -145,21 +149,20 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         -------
         ndarray of shape (n_rows, n_features), float32
             A row depends on its cell and the parameters alone. With ``missing="nan"``
-            the rows of missing cells are NaN.
+            the rows of missing cells are NaN, with ``unreadable="nan"`` those of cells
+            that cannot be read; nothing else is.
 
         Raises
         ------
         ValueError
-            When a cell cannot be read, naming its row; or when the backbone found is
-            not the one fitted with.
+            When a cell cannot be read, or the model's values for it are not finite,
+            naming its row; or when the backbone found is not the one fitted with.
         FileNotFoundError
             When a path leads to no file, naming its row.
         """
         check_is_fitted(self)
         cells = as_cells(X, arrays=self._accepts_arrays)
-        absent = self._check_cells(cells)
-        features = np.empty((len(cells), self.n_features_out_), np.float32)
-        features[absent] = np.nan
+        absent, errors = self._check_cells(cells)
         options = self._hub_options() | {"revision": self.revision_}
         source, info = self._locate(options)
         if info.fingerprint != self.backbone_fingerprint_:
@@ -168,9 +171,11 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"fitted with (found {info.fingerprint}, fitted with "
                 f"{self.backbone_fingerprint_}); restore that backbone or fit again."
             )
+        features = np.empty((len(cells), self.n_features_out_), np.float32)
+        features[absent] = features[list(errors)] = np.nan
         everything = range(info.n_blocks + 1)
         blocks = everything if self.cache else self._plan.blocks
-        self._gather(cells, absent, source, info, self._plan, blocks, features)
+        self._gather(cells, absent, errors, source, info, self._plan, blocks, features)
         return ModalityArray.wrap(features, modality=self._modality)
 
     def precompute(
@@ -213,7 +218,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"cache={self.cache!r} leaves nothing to fill; set True or a path."
             )
         cells = as_cells(X, arrays=self._accepts_arrays)
-        absent = self._check_cells(cells)
+        absent, errors = self._check_cells(cells)
         source, info = self._locate(self._hub_options())
         plan = self._plan_for(
             info,
@@ -221,13 +226,14 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             self.timestep if timesteps is None else timesteps,
         )
         kept = range(max(plan.blocks) + 1)
-        self._gather(cells, absent, source, info, plan, kept, None)
+        self._gather(cells, absent, errors, source, info, plan, kept, None)
         return self
 
     def _gather(
         self,
         cells: Cells,
         absent: np.ndarray,
+        errors: dict[int, Exception],
         source: Source,
         info: BackboneInfo,
         plan: Plan,
@@ -239,8 +245,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         from sklearn_difffeat.extraction._job import Job
         from sklearn_difffeat.extraction._store import FeatureStore
 
-        present = np.flatnonzero(~absent)
+        n_present = int((~absent).sum())
+        present = np.setdiff1d(np.flatnonzero(~absent), list(errors))
         if not len(present):
+            self._warn_unreadable(errors, n_present)
             return
         store = None
         if self.cache:
@@ -260,21 +268,43 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             keep=store is not None,
             batch_size=None if self.batch_size == "auto" else int(self.batch_size),
         )
-        chosen: Cells = cells
-        if len(present) < len(cells):
-            chosen = [cells[i] for i in present.tolist()]
+        if self.unreadable == "error":
+            # Before hours of passes, rather than after them.
+            self._check_present(cells, present.tolist())
         with self._progress(len(present)) as progress:
-            n_truncated = gather(
+            outcome = gather(
                 job,
-                chosen,
+                cells,
                 present,
                 store,
                 features,
                 n_jobs=self.n_jobs,
                 on_done=progress.update,
             )
-        if n_truncated:
-            self._warn_truncated(n_truncated, len(present), info)
+        if outcome.n_truncated:
+            self._warn_truncated(outcome.n_truncated, n_present, info)
+        if outcome.n_overflowed:
+            warnings.warn(
+                f"{outcome.n_overflowed} of {n_present} rows exceed the range of "
+                f"{dtype} and were computed in float32; dtype='float32' or 'bfloat16' "
+                "spares the second pass.",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._warn_unreadable(errors | outcome.errors, n_present)
+
+    def _warn_unreadable(self, errors: dict[int, Exception], n_rows: int) -> None:
+        if not errors:
+            return
+        rows = sorted(errors)
+        more = ", ..." if len(rows) > 5 else ""
+        warnings.warn(
+            f"{len(rows)} of {n_rows} {self._modality}s could not be read and became "
+            f"rows of NaN: rows {', '.join(map(str, rows[:5]))}{more} of X (the first: "
+            f"{errors[rows[0]]}).",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``b{block}_t{timestep}_{i}`` for every column.
@@ -291,8 +321,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         names = self._plan.feature_names(self._info.width_of)
         return np.asarray(names, dtype=object)
 
-    def _check_cells(self, cells: Cells) -> np.ndarray:
+    def _check_cells(self, cells: Cells) -> tuple[np.ndarray, dict[int, Exception]]:
+        """Return which cells are missing, and why others are unreadable."""
         absent = find_missing(cells)
+        errors: dict[int, Exception] = {}
         if absent.any() and self.missing == "error":
             rows = np.flatnonzero(absent)
             raise ValueError(
@@ -301,8 +333,13 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             )
         if not self._are_plainly_good(cells):
             for row in np.flatnonzero(~absent).tolist():
-                self._check_cell(cells[row], row)
-        return absent
+                try:
+                    self._check_cell(cells[row], row)
+                except ValueError as error:
+                    if self.unreadable == "error":
+                        raise
+                    errors[row] = error
+        return absent, errors
 
     def _locate(self, options: dict[str, Any]) -> tuple[Source, BackboneInfo]:
         from sklearn_difffeat.backbones import locate_backbone

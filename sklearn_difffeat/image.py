@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import numbers
 import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._cells import Cells, all_strings
-from sklearn_difffeat._decode import (
+from sklearn_difffeat._decode import decode_seen
+from sklearn_difffeat._image_cells import (
     check_image_cell,
-    decode_image,
+    check_path,
     digest_image,
+    path_of,
     read_image,
 )
+from sklearn_difffeat._pillow import PillowState
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.extraction._reader import Prepared, Reader
+from sklearn_difffeat.extraction._reader import Content, Prepared, Reader
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import Backbone, BackboneInfo
 
 
+# Bytes of files that a window of cells may hold; further ones are decoded at once.
+HELD_BYTES = 8 * 2**20
+
+
 @dataclass(frozen=True)
 class ImageReader(Reader):
-    """Cells to squares of pixels of a size."""
+    """Cells to squares of pixels of a size.
+
+    Attributes
+    ----------
+    side : int
+    unreadable : {"error", "nan"}
+        Whether a cell that cannot be read ends the call.
+    pillow : PillowState, optional
+        To be held by a worker while it reads.
+    """
 
     side: int
+    unreadable: str = "error"
+    pillow: PillowState = field(default_factory=PillowState)
+    window = 32
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -39,29 +60,65 @@ class ImageReader(Reader):
     def size(self, cell: Any) -> int:
         return self.side
 
-    def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
-        return [
-            digest_image(*read_image(cell, row), self.side, row)
-            for cell, row in zip(cells, rows, strict=True)
-        ]
+    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
+        contents = []
+        n_held = 0
+        for cell, row in zip(cells, rows, strict=True):
+            try:
+                value, shown = read_image(cell, row)
+                digest = digest_image(value, row)
+                if isinstance(value, bytes) and value is not cell:
+                    n_held += len(value)
+                    if n_held > HELD_BYTES:
+                        n_held -= len(value)
+                        value = _Decoded(*decode_seen(value, shown, self.side, row))
+            except (OSError, ValueError) as error:
+                contents.append(self._unreadable(error))
+                continue
+            contents.append(Content(digest, value, shown))
+        return contents
+
+    def _unreadable(self, error: Exception) -> Content:
+        if self.unreadable == "error":
+            raise error
+        return Content(b"", None, error=error)
 
     def prepare(
-        self,
-        backbone: Backbone,
-        cells: Cells,
-        rows: Sequence[int],
-        digests: Sequence[bytes],
+        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
     ) -> Prepared:
-        pixels = np.empty((len(cells), self.side, self.side, 3), dtype=np.uint8)
-        unchanged = np.ones(len(cells), dtype=bool)
-        triples = zip(cells, rows, digests, strict=True)
-        for i, (cell, row, digest) in enumerate(triples):
-            content, shown = read_image(cell, row)
-            if content is not cell:
-                # A file may have changed since it was looked up.
-                unchanged[i] = digest_image(content, shown, self.side, row) == digest
-            pixels[i] = decode_image(content, shown, self.side, row)
-        return Prepared(pixels, np.zeros(len(cells), dtype=bool), unchanged)
+        count = len(contents)
+        pixels = np.zeros((count, self.side, self.side, 3), dtype=np.uint8)
+        black = np.zeros(count, dtype=bool)
+        errors: dict[int, Exception] = {}
+        for i, (content, row) in enumerate(zip(contents, rows, strict=True)):
+            if content.error is not None:
+                errors[i] = content.error
+                continue
+            value = content.value
+            try:
+                if not isinstance(value, _Decoded):
+                    value = _Decoded(*decode_seen(value, content.name, self.side, row))
+            except (OSError, ValueError) as error:
+                errors[i] = error
+                self._unreadable(error)
+                continue
+            pixels[i], black[i] = value
+        return Prepared(pixels, black, np.ones(count, dtype=bool), errors)
+
+    def portable(self, cell: Any) -> Any:
+        path = path_of(cell)
+        return cell if path is None else os.path.abspath(path)
+
+    def for_workers(self) -> ImageReader:
+        return replace(self, pillow=PillowState.here())
+
+    def surroundings(self) -> AbstractContextManager[None]:
+        return self.pillow.applied()
+
+
+class _Decoded(NamedTuple):
+    pixels: np.ndarray
+    black: bool
 
 
 class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
@@ -109,7 +166,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         What a text-conditioned model is told of every picture. It is encoded once;
         the text encoders are not kept.
     missing : {"error", "nan"}, default="error"
-        Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
+        Whether a missing cell (None, NaN, pd.NA, ``{"bytes": None, "path": None}``) is
+        an error or a row of NaN.
+    unreadable : {"error", "nan"}, default="error"
+        Whether a cell that cannot be read or decoded (no such file, a damaged picture)
+        is an error or a row of NaN; one warning then counts the rows.
     local_files_only, trust_remote_code : bool, default=False
         Passed through to the hub; remote code never runs unasked.
     random_state : int, default=0
@@ -133,11 +194,17 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     Notes
     -----
-    A cell is a path, bytes, a PIL image, a (height, width, channels) array (uint8,
-    uint16 from 0 to 65535, or floats from 0 to 1), or the ``{"bytes", "path"}`` dict of
-    parquet image columns; X may also be one (rows, height, width, channels) array. The
-    EXIF orientation is applied, transparency put on white, the first frame of an
-    animation taken, and the whole picture resized to the square.
+    A cell is a path, bytes, a PIL image, a (height, width, channels) array, or the
+    ``{"bytes", "path"}`` dict of parquet image columns; X may also be one (rows,
+    height, width, channels) array. Files are of the raster formats that Pillow reads;
+    formats that are programs, such as EPS, are refused. The EXIF orientation is
+    applied, transparency put on white, the first frame of an animation taken, and the
+    whole picture resized to the square.
+
+    An array's dtype says its range: bool is black and white, uint16 runs from 0 to
+    65535, floats from 0 to 1, other integers, as in PIL's mode "I", from 0 to 255;
+    values outside are an error. One warning counts the pictures that their range
+    makes black, such as masks of 0 and 1.
 
     References
     ----------
@@ -180,6 +247,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         image_size: int | None = None,
         prompt: str = "",
         missing: str = "error",
+        unreadable: str = "error",
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         random_state: int = 0,
@@ -199,6 +267,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.image_size = image_size
         self.prompt = prompt
         self.missing = missing
+        self.unreadable = unreadable
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
@@ -206,6 +275,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     def _check_cell(self, cell: Any, row: int) -> None:
         check_image_cell(cell, row)
+
+    def _check_present(self, cells: Cells, rows: Sequence[int]) -> None:
+        if isinstance(cells, (list, tuple)):
+            for row in rows:
+                check_path(cells[row], row)
 
     def _are_plainly_good(self, cells: Cells) -> bool:
         return isinstance(cells, np.ndarray) or all_strings(cells)
@@ -256,4 +330,15 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         return replace(plan, prompt=self.prompt)
 
     def _reader(self, info: BackboneInfo) -> ImageReader:
-        return ImageReader(self.image_size or info.input_size)
+        return ImageReader(self.image_size or info.input_size, self.unreadable)
+
+    def _warn_truncated(
+        self, n_truncated: int, n_rows: int, info: BackboneInfo
+    ) -> None:
+        warnings.warn(
+            f"{n_truncated} of {n_rows} pictures come out black: their values reach "
+            "only the start of their dtype's range (uint8 runs to 255, uint16 to "
+            "65535, floats to 1); scale them to all of it.",
+            UserWarning,
+            stacklevel=4,
+        )

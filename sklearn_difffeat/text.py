@@ -18,7 +18,7 @@ from sklearn_difffeat._cells import Cells, all_strings
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.backbones._base import TextBackbone
 from sklearn_difffeat.extraction._chunk import DIGEST_BYTES
-from sklearn_difffeat.extraction._reader import Prepared, Reader
+from sklearn_difffeat.extraction._reader import Content, Prepared, Reader
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import Backbone, BackboneInfo
@@ -49,24 +49,21 @@ class TextReader(Reader):
         # About three characters a token, and two special ones.
         return min(self.max_length, len(cell) // 3 + 2)
 
-    def digest(self, cells: Cells, rows: Sequence[int]) -> list[bytes]:
+    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
         return [
-            _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
+            Content(_digest_short(cell) if len(cell) <= SHORT else _digest(cell), cell)
             for cell in cells
         ]
 
     def prepare(
-        self,
-        backbone: Backbone,
-        cells: Cells,
-        rows: Sequence[int],
-        digests: Sequence[bytes],
+        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
     ) -> Prepared:
         assert isinstance(backbone, TextBackbone)
-        tokens = backbone.tokenize(list(cells), self.max_length)
-        truncated = np.zeros(len(cells), dtype=bool)
+        texts = [content.value for content in contents]
+        tokens = backbone.tokenize(texts, self.max_length)
+        truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
-        return Prepared(tokens, truncated, np.ones(len(cells), dtype=bool))
+        return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))
 
     def order(self, cells: Cells) -> np.ndarray:
         # Texts of one length share a batch, so that little of it is padding.
@@ -117,6 +114,9 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         warning counts the rows that were cut.
     missing : {"error", "nan"}, default="error"
         Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
+    unreadable : {"error", "nan"}, default="error"
+        Whether a text that is not valid Unicode is an error or a row of NaN; one
+        warning then counts the rows.
     local_files_only, trust_remote_code : bool, default=False
         Passed through to the hub; remote code never runs unasked.
     random_state : int, default=0
@@ -175,6 +175,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         n_jobs: int | None = None,
         max_length: int | None = None,
         missing: str = "error",
+        unreadable: str = "error",
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         random_state: int = 0,
@@ -193,6 +194,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.n_jobs = n_jobs
         self.max_length = max_length
         self.missing = missing
+        self.unreadable = unreadable
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state

@@ -102,22 +102,43 @@ def test_a_file_whose_content_changes_is_computed_anew(
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept_under_its_old_content(
+def test_a_file_that_changes_while_it_is_read_is_kept_as_what_was_read(
     cells, cache, tmp_path, monkeypatch
 ):
     first, second = cells("image", 2)
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    load = _schedule.Extraction._prepare
+    prepare = _schedule.Extraction._prepare
 
     def late(self, batch):
         path.write_bytes(second)
-        return load(self, batch)
+        return prepare(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(_schedule.Extraction, "_prepare", late)
         found = transformer.transform([path])
+    np.testing.assert_array_equal(found, transformer.transform([first]))
+    assert np.abs(found - transformer.transform([path])).max() > 0.01
+
+
+def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_one(
+    cells, cache, tmp_path, monkeypatch
+):
+    first, second = cells("image", 2)
+    path = tmp_path / "picture.png"
+    path.write_bytes(first)
+    transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
+    take = _schedule.Claims.take
+
+    def refuse_once(self, digests, needed):
+        monkeypatch.setattr(_schedule.Claims, "take", take)
+        path.write_bytes(second)
+        nobody = np.zeros(len(digests), dtype=bool)
+        return nobody, nobody, np.full(len(digests), -1)
+
+    monkeypatch.setattr(_schedule.Claims, "take", refuse_once)
+    found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
     assert np.abs(found - transformer.transform([first])).max() > 0.01
 

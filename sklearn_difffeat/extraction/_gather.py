@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -18,9 +20,28 @@ from sklearn_difffeat.extraction._store import FeatureStore
 
 # Pieces of work handed to each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4
-SMALLEST_PIECE = 32
+SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
 
 Received = list[tuple[np.ndarray, int, Chunk]]
+
+
+@dataclass
+class Outcome:
+    """What there is to say of the rows that were gathered.
+
+    Attributes
+    ----------
+    n_truncated : int
+        Whose input the reader warns of.
+    n_overflowed : int
+        Which had to be computed in float32.
+    errors : dict of int to Exception
+        Rows of X that could not be read, and why.
+    """
+
+    n_truncated: int
+    n_overflowed: int
+    errors: dict[int, Exception]
 
 
 def gather(
@@ -32,19 +53,20 @@ def gather(
     *,
     n_jobs: int | None = None,
     on_done: Callable[[int], None] = lambda count: None,
-) -> int:
+) -> Outcome:
     """Have every pass that a plan asks for computed, unless it is known.
 
     Parameters
     ----------
     job : Job
     cells : sequence or ndarray
-        The cells of X that are to be extracted.
+        The cells of X.
     numbers : ndarray of shape (n,), int
-        Their rows in X.
+        Which of them are to be extracted.
     store : FeatureStore or None
     values : ndarray of shape (n_rows of X, n_features), float32, or None
-        Filled in place; None leaves the features in the store.
+        Filled in place, with NaN where a cell cannot be read; None leaves the features
+        in the store.
     n_jobs : int, optional
         joblib jobs.
     on_done : callable
@@ -52,76 +74,148 @@ def gather(
 
     Returns
     -------
-    int
-        How many inputs were cut.
+    Outcome
     """
-    digests = job.reader.digest(cells, numbers.tolist())
-    original = _first_of_each(digests)
-    is_first = original == np.arange(len(digests))
-    distinct, repeats = np.flatnonzero(is_first), np.flatnonzero(~is_first)
-    rows = Rows.new(cells, numbers, digests, len(job.plan.passes))
-    if len(repeats):
-        rows = rows.take(distinct)
-    on_done(len(repeats))
-    features = None if values is None else Features(values, rows.numbers, job.plan)
+    needed = np.ones((len(numbers), len(job.plan.passes)), dtype=bool)
+    rows = Rows(cells, numbers, numbers, needed)
+    features = None if values is None else Features(values, numbers, job.plan)
     extraction = Extraction(job, rows, store, features, on_done=on_done)
-    everything = np.arange(len(distinct))
-    if store is not None:
-        extraction.collect(everything)
-    missing = np.flatnonzero(rows.needed.any(axis=1))
-    if len(missing) and effective_n_jobs(n_jobs) > 1:
-        _in_parallel(extraction, missing, n_jobs)
-    if rows.needed.any():
-        extraction.run()
-    truncated = np.zeros(len(digests), dtype=bool)
-    truncated[distinct] = rows.truncated
-    if len(repeats):
-        truncated[repeats] = truncated[original[repeats]]
-        if values is not None:
-            values[numbers[repeats]] = values[numbers[original[repeats]]]
-    return int(truncated.sum())
+    if effective_n_jobs(n_jobs) > 1:
+        _in_parallel(extraction, n_jobs)
+    extraction.run()
+    for repeat, original in extraction.look_up.repeats.items():
+        rows.truncated[repeat] = rows.truncated[original]
+        rows.overflowed[repeat] = rows.overflowed[original]
+        if original in rows.errors:
+            rows.errors[repeat] = rows.errors[original]
+        elif values is not None:
+            values[numbers[repeat]] = values[numbers[original]]
+    if values is not None:
+        values[numbers[list(rows.errors)]] = np.nan
+    return Outcome(
+        int(rows.truncated.sum()),
+        int(rows.overflowed.sum()),
+        {int(numbers[row]): error for row, error in rows.errors.items()},
+    )
 
 
-def _first_of_each(digests: list[bytes]) -> np.ndarray:
-    """Return for each row the first row of the same content."""
-    if len(set(digests)) == len(digests):
-        return np.arange(len(digests))
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)])
-
-
-def _in_parallel(
-    extraction: Extraction, missing: np.ndarray, n_jobs: int | None
-) -> None:
+def _in_parallel(extraction: Extraction, n_jobs: int | None) -> None:
+    """Have joblib's workers compute what the store does not know."""
     job, rows, store = extraction.job, extraction.rows, extraction.store
     path = None if store is None else store.path
-    n_workers = effective_n_jobs(n_jobs)
-    order = missing[job.reader.order([rows.cells[i] for i in missing.tolist()])]
-    n_pieces = min(n_workers * PIECES_PER_JOB, math.ceil(len(order) / SMALLEST_PIECE))
-    # Striped: rows of one length, or of one corner of the data, are shared out.
-    pieces = [order[start::n_pieces] for start in range(n_pieces)]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    results = parallel(delayed(_work)(job, rows.take(piece), path) for piece in pieces)
-    for piece, received in zip(pieces, results, strict=True):
-        for chosen, column, chunk in received:
-            mine = replace(chunk, one=extraction.passes[column])
-            extraction.keep(piece[chosen], column, mine)
-            rows.needed[piece[chosen], column] = False
-        if path is not None:
-            extraction.collect(piece)
-        else:
-            extraction.on_done(len(piece))
+    known: list[np.ndarray] = []
+    pieces = _Pieces(extraction, effective_n_jobs(n_jobs), known)
+    first = next(pieces, None)
+    if first is not None:
+        carried = replace(job, reader=job.reader.for_workers())
+        sent: list[np.ndarray] = []
+
+        def tasks() -> Iterator[object]:
+            for piece in chain([first], pieces):
+                sent.append(piece)
+                yield delayed(_work)(carried, _portable(job, rows, piece), path)
+
+        for number, (received, done) in enumerate(_parallel(n_jobs)(tasks())):
+            piece = sent[number]
+            for chosen, column, chunk in received:
+                mine = replace(chunk, one=extraction.passes[column])
+                extraction.keep(piece[chosen], column, mine)
+                rows.needed[piece[chosen], column] = False
+            rows.truncated[piece] |= done.truncated
+            rows.overflowed[piece] |= done.overflowed
+            for row, error in done.errors.items():
+                rows.give_up(int(piece[row]), error)
+            if path is not None:
+                extraction.collect(piece)
+            else:
+                extraction.on_done(len(piece))
+        if pieces.error is not None:
+            raise pieces.error
+    if known:
+        extraction.collect(np.concatenate(known))
 
 
-def _work(job: Job, rows: Rows, path: str | None) -> Received:
+class _Pieces:
+    """Rows to compute, in pieces for workers, while further cells are still read.
+
+    joblib draws tasks in threads of its own, where an error would leave it waiting for
+    ever: an error ends the pieces instead, and is kept to be raised.
+    """
+
+    def __init__(
+        self, extraction: Extraction, n_workers: int, known: list[np.ndarray]
+    ) -> None:
+        self.error: BaseException | None = None
+        self._pieces = self._cut(extraction, n_workers, known)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> _Pieces:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        with self._lock:
+            try:
+                return next(self._pieces)
+            except StopIteration:
+                raise
+            except BaseException as error:
+                self.error = error
+                raise StopIteration from error
+
+    @staticmethod
+    def _cut(
+        extraction: Extraction, n_workers: int, known: list[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        n_rows = len(extraction.rows)
+        target = math.ceil(n_rows / (n_workers * PIECES_PER_JOB))
+        held = np.empty(0, dtype=np.intp)
+        number = 0
+        for fresh, _ in extraction.look_up.unknown(known):
+            if extraction.job.reader.window is None:
+                # Striped: texts of one length are shared out.
+                n_pieces = math.ceil(len(fresh) / max(target, SMALLEST_PIECE))
+                yield from (fresh[start::n_pieces] for start in range(n_pieces))
+                continue
+            held = np.concatenate([held, fresh])
+            # Small at first, so that every worker soon has something to do.
+            growing = SMALLEST_PIECE << min(number // n_workers, 5)
+            size = max(SMALLEST_PIECE, min(target, growing, LARGEST_PIECE))
+            while len(held) >= size:
+                yield held[:size]
+                held = held[size:]
+                number += 1
+        if len(held):
+            yield held
+
+
+def _parallel(n_jobs: int | None) -> Parallel:
+    try:
+        # Results are taken in as they come.
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:
+        # Not all of joblib's backends can do so.
+        return Parallel(n_jobs=n_jobs)
+
+
+def _portable(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
+    """Return some of the rows as a worker may read them, in whatever folder it is."""
+    cells = [job.reader.portable(cell) for cell in rows.cells_of(piece)]
+    return Rows(cells, np.arange(len(piece)), rows.numbers[piece], rows.needed[piece])
+
+
+def _work(job: Job, rows: Rows, path: str | None) -> tuple[Received, Rows]:
     """Run a piece in a joblib worker; what no store on disk takes is handed back."""
     received: Received = []
-    if path is not None:
-        Extraction(job, rows, FeatureStore(path)).run()
-        return received
 
     def hand_back(chosen: np.ndarray, column: int, chunk: Chunk) -> None:
         received.append((chosen, column, chunk))
 
-    Extraction(job, rows, None, receive=hand_back).run()
-    return received
+    with job.reader.surroundings():
+        if path is not None:
+            extraction = Extraction(job, rows, FeatureStore(path))
+        else:
+            extraction = Extraction(job, rows, None, receive=hand_back)
+        extraction.run()
+    # What a worker was sent need not travel back.
+    rows.cells = ()
+    return received, rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,7 @@ from sklearn_difffeat.extraction._reader import Reader
 from sklearn_difffeat.extraction._store import FeatureStore
 
 # Raised when a change to decoding, encoding or noise changes the features.
-PREPROCESSING = 1
+PREPROCESSING = 2
 LATENTS = -1
 
 # For each loaded model, since what did not fit once is not tried again.
@@ -55,11 +55,13 @@ class Job:
     keep: bool
     batch_size: int | None
 
-    def backbone(self) -> Backbone:
-        """Load the model, unless this process has it."""
-        dtype = getattr(torch, self.dtype)
+    def backbone(self, dtype: str | None = None) -> Backbone:
+        """Load the model, unless this process has it, in a precision of its own."""
         return load_backbone(
-            self.source, device=self.device, dtype=dtype, prompt=self.plan.prompt
+            self.source,
+            device=self.device,
+            dtype=getattr(torch, dtype or self.dtype),
+            prompt=self.plan.prompt,
         )
 
     def passes(self, store: FeatureStore | None) -> list[Pass]:
@@ -87,6 +89,11 @@ class Job:
             **self.reader.settings,
         }
 
+    @property
+    def deepest(self) -> int:
+        """The deepest block asked for; what is computed may go deeper, to be kept."""
+        return max(self.plan.blocks)
+
     def sizer(self, backbone: Backbone) -> BatchSizer:
         """Return what is known of the batches that a loaded model takes."""
         if self.batch_size is not None:
@@ -98,41 +105,54 @@ class Job:
 
 @dataclass
 class Rows:
-    """Rows of distinct content on their way through a model.
+    """Rows on their way through a model, and what is known of each by now.
 
     Attributes
     ----------
     cells : sequence or ndarray
+    places : ndarray of shape (n,), int
+        Where in the cells these rows stand.
     numbers : ndarray of shape (n,), int
         Where they stand in X, for messages.
-    digests : list of bytes
     needed : ndarray of shape (n, n_passes), bool
         What is still to be had.
+    digests : list of bytes
+        Of each row's content, once it was read.
     truncated : ndarray of shape (n,), bool
-        Whose input was cut.
+        Whose input the reader warns of.
+    overflowed : ndarray of shape (n,), bool
+        Which rows the model's precision could not hold, so that float32 had to.
+    errors : dict of int to Exception
+        Why rows could not be read.
     """
 
     cells: Cells
+    places: np.ndarray
     numbers: np.ndarray
-    digests: list[bytes]
     needed: np.ndarray
-    truncated: np.ndarray
+    digests: list[bytes] = field(init=False)
+    truncated: np.ndarray = field(init=False)
+    overflowed: np.ndarray = field(init=False)
+    errors: dict[int, Exception] = field(default_factory=dict)
 
-    @classmethod
-    def new(
-        cls, cells: Cells, numbers: np.ndarray, digests: list[bytes], n: int
-    ) -> Rows:
-        """Return rows that need all of ``n`` passes."""
-        count = len(digests)
-        needed, truncated = np.ones((count, n), dtype=bool), np.zeros(count, dtype=bool)
-        return cls(cells, numbers, digests, needed, truncated)
+    def __post_init__(self) -> None:
+        count = len(self.numbers)
+        self.digests = [b""] * count
+        self.truncated = np.zeros(count, dtype=bool)
+        self.overflowed = np.zeros(count, dtype=bool)
 
-    def take(self, chosen: np.ndarray) -> Rows:
-        """Return some of the rows."""
-        return Rows(
-            [self.cells[i] for i in chosen],
-            self.numbers[chosen],
-            [self.digests[i] for i in chosen],
-            self.needed[chosen],
-            self.truncated[chosen],
-        )
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def cells_of(self, chosen: np.ndarray) -> list[Any]:
+        """Return the cells of some of the rows."""
+        return [self.cells[place] for place in self.places[chosen].tolist()]
+
+    def digests_of(self, chosen: np.ndarray) -> list[bytes]:
+        """Return the digests of rows that were read."""
+        return [self.digests[row] for row in chosen.tolist()]
+
+    def give_up(self, row: int, error: Exception) -> None:
+        """Ask for nothing more of a row that cannot be read."""
+        self.errors[row] = error
+        self.needed[row] = False

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones._base import ImageBackbone
-from sklearn_difffeat.extraction._batches import prefetched, split_on_out_of_memory
+from sklearn_difffeat.backbones import Backbone
+from sklearn_difffeat.backbones._base import ImageBackbone, Tokens
+from sklearn_difffeat.extraction._batches import (
+    BatchSizer,
+    prefetched,
+    split_on_out_of_memory,
+)
 from sklearn_difffeat.extraction._chunk import Chunk, Pass
 from sklearn_difffeat.extraction._claims import Claims
 from sklearn_difffeat.extraction._engine import encode_pixels, run_pass
 from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
-from sklearn_difffeat.extraction._reader import Prepared
+from sklearn_difffeat.extraction._look_up import LookUp
+from sklearn_difffeat.extraction._reader import Content, Prepared
 from sklearn_difffeat.extraction._store import FeatureStore
 
 # Seconds between two looks at what another worker is computing.
@@ -28,7 +37,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 @dataclass
 class _Batch:
     chosen: np.ndarray
-    # Of the latents, where the store has them; None where the cells are to be read.
+    # What the cells hold; None where they are to be read, or latents to be fetched.
+    contents: list[Content] | None = None
+    # Of the latents, where the store has them.
     places: np.ndarray | None = None
 
 
@@ -39,11 +50,14 @@ Receive = Callable[[np.ndarray, int, Chunk], None]
 class Extraction:
     """One worker's way through some rows, in one process.
 
+    What is unknown after a look-up is claimed, made model inputs and passed, batch by
+    batch; what the store has is collected at the end, in one sweep.
+
     Parameters
     ----------
     job : Job
     rows : Rows
-        ``needed`` and ``truncated`` are brought up to date as passes come in.
+        Brought up to date as cells are read and passes come in.
     store : FeatureStore or None
     features : Features or None
         Filled with what is computed or found; None leaves it in the store.
@@ -66,8 +80,27 @@ class Extraction:
         self.features, self.on_done = features, on_done
         self.receive = receive or self.keep
         self.passes = job.passes(store)
-        # Enough for what is asked; what is computed may go deeper, to be kept.
-        self.deepest = max(job.plan.blocks)
+        self.look_up = LookUp(job, rows, store, self.passes, on_done)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The model; a call that finds everything in the store loads none."""
+        return self.job.backbone()
+
+    @cached_property
+    def sizer(self) -> BatchSizer:
+        """How many rows the model takes at a time."""
+        return self.job.sizer(self.backbone)
+
+    @cached_property
+    def latents(self) -> Pass | None:
+        """Where the latents of pictures are kept, if they are worth it."""
+        has_encoder = (
+            isinstance(self.backbone, ImageBackbone) and self.backbone.has_encoder
+        )
+        if self.store is None or not has_encoder:
+            return None
+        return self.job.latents(self.store)
 
     def keep(self, chosen: np.ndarray, column: int, chunk: Chunk) -> None:
         """Keep what a pass gave, in the store and in the features."""
@@ -85,10 +118,8 @@ class Extraction:
             wanted = chosen[self.rows.needed[chosen, column]]
             if not len(wanted):
                 continue
-            digests = self.rows.digests
-            if len(wanted) < len(digests):
-                digests = [digests[i] for i in wanted.tolist()]
-            places, truncated = self.store.find(one, digests, self.deepest)
+            digests = self.rows.digests_of(wanted)
+            places, truncated = self.store.find(one, digests, self.job.deepest)
             self.rows.truncated[wanted] |= truncated
             found = places >= 0
             if self.features is not None:
@@ -102,76 +133,106 @@ class Extraction:
         self.on_done(int((before & ~after).sum()))
 
     def run(self) -> None:
-        """Compute what is needed; wait for what others are computing."""
-        self.backbone = self.job.backbone()
-        self.sizer = self.job.sizer(self.backbone)
-        self.latents = (
-            self.job.latents(self.store)
-            if self.store is not None
-            and isinstance(self.backbone, ImageBackbone)
-            and self.backbone.has_encoder
-            else None
-        )
-        waiting = np.flatnonzero(self.rows.needed.any(axis=1))
-        cells = [self.rows.cells[i] for i in waiting.tolist()]
-        waiting = waiting[self.job.reader.order(cells)]
+        """Compute what is needed and not known; wait for what others are computing."""
+        while self.rows.needed.any():
+            known: list[np.ndarray] = []
+            self._compute_unknown(self.look_up.unknown(known))
+            if known:
+                # Some may be gone from a store of bounded size: once more, then.
+                self.collect(np.concatenate(known))
+
+    def _compute_unknown(
+        self, unknown: Iterator[tuple[np.ndarray, list[Content]]]
+    ) -> None:
+        first = next(unknown, None)
+        if first is None:
+            return
+        windows = (_Batch(*window) for window in chain([first], unknown))
         claims = (
             nullcontext()
             if self.store is None
-            else Claims(self.store, self.passes, self.latents, self.deepest)
+            else Claims(self.store, self.passes, self.latents, self.job.deepest)
         )
-        pause = SHORTEST_PAUSE
         with claims as held:
+            waiting = self._compute_all(windows, held)
+            pause = SHORTEST_PAUSE
             while len(waiting):
-                later: list[np.ndarray] = []
-                batches = self._batches(waiting, held, later)
-                for batch, prepared in prefetched(batches, self._prepare):
-                    self._compute(batch, prepared)
-                # Rows that another worker is computing, unless it gives them back.
-                n_before, waiting = len(waiting), np.concatenate([waiting[:0], *later])
+                # Another worker is computing these rows, unless it gives them back.
+                n_before = len(waiting)
+                waiting = self._compute_all([_Batch(waiting)], held)
                 if len(waiting) < n_before:
                     pause = SHORTEST_PAUSE
-                else:
-                    time.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                    self.collect(waiting)
-                    waiting = waiting[self.rows.needed[waiting].any(axis=1)]
+                    continue
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                self.collect(waiting)
+                waiting = waiting[self.rows.needed[waiting].any(axis=1)]
 
-    def _batches(
-        self, order: np.ndarray, claims: Claims | None, later: list[np.ndarray]
+    def _compute_all(
+        self, parts: Iterable[_Batch], claims: Claims | None
+    ) -> np.ndarray:
+        """Compute the rows that are granted; return those that others have claimed."""
+        later = [np.empty(0, np.intp)]
+        batches = self._claimed(self._sized(parts), claims, later)
+        for batch, prepared in prefetched(batches, self._prepare):
+            self._compute(batch, prepared)
+        return np.concatenate(later)
+
+    def _sized(self, parts: Iterable[_Batch]) -> Iterator[_Batch]:
+        """Join and cut parts to as many rows as the model takes."""
+        held: _Batch | None = None
+        for part in parts:
+            held = part if held is None else _joined(held, part)
+            while held and len(held.chosen) >= (count := self._batch_size(held)):
+                rest = _cut(held, slice(count, None))
+                yield _cut(held, slice(0, count))
+                held = rest if len(rest.chosen) else None
+        if held:
+            yield held
+
+    def _batch_size(self, batch: _Batch) -> int:
+        (cell,) = self.rows.cells_of(batch.chosen[:1])
+        size = self.job.reader.size(cell)
+        return self.sizer.rows(self.backbone.activation_bytes(size))
+
+    def _claimed(
+        self, batches: Iterable[_Batch], claims: Claims | None, later: list[np.ndarray]
     ) -> Iterator[_Batch]:
-        start = 0
-        while start < len(order):
-            size = self.job.reader.size(self.rows.cells[int(order[start])])
-            row_bytes = self.backbone.activation_bytes(size)
-            chosen = order[start : start + self.sizer.rows(row_bytes)]
-            start += len(chosen)
+        for batch in batches:
             if claims is None:
-                yield _Batch(chosen)
+                yield batch
                 continue
-            digests = [self.rows.digests[i] for i in chosen.tolist()]
+            chosen = batch.chosen
+            digests = self.rows.digests_of(chosen)
             granted, known, places = claims.take(digests, self.rows.needed[chosen])
             if known.any():
                 self.collect(chosen[known])
             later.append(chosen[self.rows.needed[chosen].any(axis=1) & ~granted])
             encoded = granted & (places >= 0)
             if encoded.any():
-                yield _Batch(chosen[encoded], places[encoded])
+                yield _Batch(chosen[encoded], places=places[encoded])
             if (granted & ~encoded).any():
-                yield _Batch(chosen[granted & ~encoded])
+                yield _cut(batch, np.flatnonzero(granted & ~encoded))
 
     def _prepare(self, batch: _Batch) -> Prepared:
-        stored = None if batch.places is None else self._stored_latents(batch.places)
+        stored = None if batch.places is None else self._stored_latents(batch)
         if stored is not None:
-            count = len(stored)
-            return Prepared(stored, np.zeros(count, bool), np.ones(count, bool))
-        rows = self.rows.take(batch.chosen)
-        return self.job.reader.prepare(
-            self.backbone, rows.cells, rows.numbers.tolist(), rows.digests
-        )
+            return stored
+        numbers = self.rows.numbers[batch.chosen].tolist()
+        if batch.contents is not None:
+            return self.job.reader.prepare(self.backbone, batch.contents, numbers)
+        contents = self.job.reader.read(self.rows.cells_of(batch.chosen), numbers)
+        prepared = self.job.reader.prepare(self.backbone, contents, numbers)
+        # Read for the second time: a file may have changed since it was looked up.
+        digests = self.rows.digests_of(batch.chosen)
+        for place, (content, digest) in enumerate(zip(contents, digests, strict=True)):
+            prepared.unchanged[place] = content.digest == digest
+        return prepared
 
-    def _stored_latents(self, places: np.ndarray) -> torch.Tensor | None:
-        assert self.store is not None
+    def _stored_latents(self, batch: _Batch) -> Prepared | None:
+        assert self.store is not None and batch.places is not None
+        assert self.latents is not None
+        places = batch.places
         found = None
         missing = len(places)
         for at, positions, values in self.store.read(places, [0]):
@@ -186,18 +247,30 @@ class Extraction:
         channels = self.backbone.latent_channels
         side = math.isqrt(found.shape[1] // channels)
         latents = torch.from_numpy(found).view(-1, channels, side, side)
-        return latents.to(self.backbone.device)
+        digests = self.rows.digests_of(batch.chosen)
+        _, truncated = self.store.find(self.latents, digests, 0)
+        unchanged = np.ones(len(places), dtype=bool)
+        return Prepared(latents.to(self.backbone.device), truncated, unchanged)
 
     def _compute(self, batch: _Batch, prepared: Prepared) -> None:
-        count = len(batch.chosen)
+        chosen = batch.chosen
+        if prepared.errors:
+            for place, error in prepared.errors.items():
+                self.rows.give_up(int(chosen[place]), error)
+            readable = np.setdiff1d(np.arange(len(chosen)), list(prepared.errors))
+            self.on_done(len(prepared.errors))
+            chosen, prepared = chosen[readable], prepared[readable]
+            if not len(chosen):
+                return
+        count = len(chosen)
         try:
             split_on_out_of_memory(
-                lambda part: self._compute_part(batch.chosen[part], prepared[part]),
+                lambda part: self._compute_part(chosen[part], prepared[part]),
                 slice(0, count),
                 self.sizer,
             )
         except MemoryError as error:
-            rows = self.rows.numbers[batch.chosen]
+            rows = self.rows.numbers[chosen]
             raise MemoryError(
                 f"one row of X does not fit in memory by itself (of rows {rows.min()} "
                 f"to {rows.max()}); choose a smaller backbone or input size, or "
@@ -208,26 +281,81 @@ class Extraction:
     def _compute_part(self, chosen: np.ndarray, prepared: Prepared) -> None:
         inputs = prepared.inputs
         if isinstance(inputs, np.ndarray):
-            assert isinstance(self.backbone, ImageBackbone)
-            inputs = encode_pixels(self.backbone, inputs)
-            if self.latents is not None and self.store is not None:
-                flat = inputs.flatten(1).cpu().numpy()
-                latents = self._chunk(self.latents, chosen, prepared, {0: flat})
-                self.store.put([latents])
+            inputs = self._encode(chosen, prepared)
         for column, one in enumerate(self.passes):
             at = np.flatnonzero(self.rows.needed[chosen, column])
             if not len(at):
                 continue
             some = inputs if len(at) == len(chosen) else inputs[at]
-            _, timestep, draw = one
-            values = run_pass(
-                self.backbone, some, self.job.plan, timestep, draw, self.job.blocks
-            )
+            values = self._pass(chosen[at], one, some)
             chunk = self._chunk(one, chosen[at], prepared[at], values)
             if self.job.keep:
                 chunk = chunk.compact(self.job.dtype)
             self.receive(chosen[at], column, chunk)
             self.rows.needed[chosen[at], column] = False
+
+    def _encode(self, chosen: np.ndarray, prepared: Prepared) -> torch.Tensor:
+        """Turn pixels into latents, and keep these where that saves work later."""
+        assert isinstance(self.backbone, ImageBackbone)
+        latents = encode_pixels(self.backbone, prepared.inputs)
+        if not self.backbone.has_encoder:
+            return latents
+        flat = {0: latents.flatten(1).cpu().numpy()}
+        wrong = np.flatnonzero(~finite_rows(flat))
+        if len(wrong):
+            precise = self._precise(chosen[wrong])
+            assert isinstance(precise, ImageBackbone)
+            again = encode_pixels(precise, prepared.inputs[wrong])
+            self._replace(flat, wrong, {0: again.flatten(1).cpu().numpy()}, chosen)
+            latents = torch.from_numpy(flat[0]).view(latents.shape).to(latents.device)
+        if self.latents is not None and self.store is not None:
+            self.store.put([self._chunk(self.latents, chosen, prepared, flat)])
+        return latents
+
+    def _pass(
+        self, chosen: np.ndarray, one: Pass, inputs: torch.Tensor | Tokens
+    ) -> dict[int, np.ndarray]:
+        """Run one pass, again in float32 for rows that overflow the model's dtype."""
+
+        def run(backbone: Backbone, some: torch.Tensor | Tokens) -> Any:
+            plan, blocks = self.job.plan, self.job.blocks
+            return run_pass(backbone, some, plan, one.timestep, one.draw, blocks)
+
+        values = run(self.backbone, inputs)
+        wrong = np.flatnonzero(~finite_rows(values))
+        if len(wrong):
+            precise = self._precise(chosen[wrong])
+            self._replace(values, wrong, run(precise, inputs[wrong]), chosen)
+        return values
+
+    def _precise(self, chosen: np.ndarray) -> Backbone:
+        """Return the model in float32, for rows that overflowed in less."""
+        if self.job.dtype == "float32":
+            raise self._not_finite(chosen)
+        self.rows.overflowed[chosen] = True
+        return self.job.backbone("float32")
+
+    def _replace(
+        self,
+        values: dict[int, np.ndarray],
+        wrong: np.ndarray,
+        again: dict[int, np.ndarray],
+        chosen: np.ndarray,
+    ) -> None:
+        finite = finite_rows(again)
+        if not finite.all():
+            raise self._not_finite(chosen[wrong[~finite]])
+        for block, precise in again.items():
+            values[block] = values[block].copy()
+            values[block][wrong] = precise
+
+    def _not_finite(self, chosen: np.ndarray) -> ValueError:
+        numbers = self.rows.numbers[chosen]
+        return ValueError(
+            f"row {numbers.min()} of X: backbone {self.job.source.name!r} gives values "
+            f"that are not finite, even in float32 (as in {len(numbers)} rows of its "
+            "batch); choose another block or timestep, or check the weights."
+        )
 
     def _chunk(
         self,
@@ -236,5 +364,26 @@ class Extraction:
         prepared: Prepared,
         values: dict[int, np.ndarray],
     ) -> Chunk:
-        digests = [self.rows.digests[i] for i in chosen.tolist()]
+        digests = self.rows.digests_of(chosen)
         return Chunk(one, digests, prepared.truncated, prepared.unchanged, values)
+
+
+def finite_rows(values: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return which rows (n,) are finite in all blocks."""
+    return np.all([np.isfinite(v).all(axis=1) for v in values.values()], axis=0)
+
+
+def _joined(first: _Batch, second: _Batch) -> _Batch:
+    contents = None
+    if first.contents is not None and second.contents is not None:
+        contents = first.contents + second.contents
+    return _Batch(np.concatenate([first.chosen, second.chosen]), contents)
+
+
+def _cut(batch: _Batch, places: slice | np.ndarray) -> _Batch:
+    contents = batch.contents
+    if isinstance(places, slice):
+        some = None if contents is None else contents[places]
+    else:
+        some = None if contents is None else [contents[i] for i in places.tolist()]
+    return _Batch(batch.chosen[places], some)
