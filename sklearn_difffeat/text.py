@@ -63,7 +63,10 @@ class TextReader(Reader):
         digests: Sequence[bytes],
     ) -> Prepared:
         assert isinstance(backbone, TextBackbone)
-        tokens = backbone.tokenize(list(cells), self.max_length)
+        from sklearn_difffeat.backbones._surroundings import plain_torch
+
+        with plain_torch():
+            tokens = backbone.tokenize(list(cells), self.max_length)
         truncated = np.zeros(len(cells), dtype=bool)
         truncated[tokens.truncated] = True
         return Prepared(tokens, truncated, np.ones(len(cells), dtype=bool))
