@@ -59,8 +59,11 @@ class TextReader(Reader):
         self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
     ) -> Prepared:
         assert isinstance(backbone, TextBackbone)
+        from sklearn_difffeat.backbones._surroundings import plain_torch
+
         texts = [content.value for content in contents]
-        tokens = backbone.tokenize(texts, self.max_length)
+        with plain_torch():
+            tokens = backbone.tokenize(texts, self.max_length)
         truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
         return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))

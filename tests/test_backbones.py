@@ -1,5 +1,6 @@
 """Loading, describing and fingerprinting backbones."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -88,12 +89,24 @@ def test_latent_dit_features_equal_those_of_a_plain_pass_with_hooks(dit_folder):
 
 
 def test_old_checkpoints_with_the_legacy_class_name_and_bin_weights_load(
-    dit_folder, legacy_dit_folder
+    dit_folder, legacy_dit_folder, tmp_path
 ):
     assert list(legacy_dit_folder.rglob("*.bin"))
-    expected = ImageDiffusionFeatureTransformer(dit_folder).fit_transform(PICTURES)
+    # Its class name says that it was converted from Meta's release.
+    converted = edited_dit(dit_folder, tmp_path / "dit", _name_or_path=META)
+    expected = ImageDiffusionFeatureTransformer(converted).fit_transform(PICTURES)
     found = ImageDiffusionFeatureTransformer(legacy_dit_folder).fit_transform(PICTURES)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+META = "facebook/DiT-XL-2-256"
+
+
+def edited_dit(folder, target, **changes):
+    shutil.copytree(folder, target)
+    path = target / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return target
 
 
 @pytest.mark.parametrize("block", [0, 1, 3])
@@ -204,9 +217,9 @@ def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(dit_folder, tm
     )
 
 
-def cached(folder, cache, name):
+def cached(folder, cache, name, owner="someone"):
     """Put a folder into a hub cache as if its files had been downloaded."""
-    repository = cache / f"models--someone--{name}"
+    repository = cache / f"models--{owner}--{name}"
     shutil.copytree(folder, repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)

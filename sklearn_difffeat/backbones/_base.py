@@ -61,6 +61,11 @@ class BackboneInfo:
         The largest side of a picture that the model can take; None for no bound.
     takes_prompt : bool
         Whether the model is conditioned on a text.
+    time_embedding : {"original", "diffusers"} or None
+        Of a DiT: how it is told the timestep. ``"original"`` is Meta's code, whose i-th
+        of n frequencies is ``10000 ** (-i / n)``, for checkpoints that were converted
+        from Meta's; ``"diffusers"`` has ``10000 ** (-i / (n - 1))``, for models that
+        were trained with that library. None for families where both agree.
 
     Examples
     --------
@@ -86,6 +91,7 @@ class BackboneInfo:
     widths: tuple[int, ...] | None = None
     max_input_size: int | None = None
     takes_prompt: bool = False
+    time_embedding: str | None = None
 
     def width_of(self, block: int) -> int:
         """Return the channels of one block's hidden states."""
@@ -171,6 +177,13 @@ class Backbone(ABC):
     @abstractmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> Backbone:
         """Load the weights, in ``.eval()`` mode and without gradients."""
+
+    def take_prompt(self, source: Source, prompt: str) -> None:
+        """Make ready for passes with a prompt; its encoders are read from ``source``.
+
+        A model without texts has nothing to do.
+        """
+        return
 
     @abstractmethod
     def activation_bytes(self, size: int) -> int:

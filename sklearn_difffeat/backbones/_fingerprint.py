@@ -1,42 +1,125 @@
-"""What tells two models in folders apart."""
+"""What tells two models in folders apart: every byte that loading may read."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from functools import lru_cache
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-CONFIG_SUFFIXES = {".json", ".txt", ".model", ".py"}
-N_SAMPLES, SAMPLE_BYTES = 64, 4096
+WEIGHT_SUFFIXES = {".safetensors", ".bin"}
+# Configurations, vocabularies, templates, and code that a user may trust.
+SMALL_SUFFIXES = {
+    ".json", ".txt", ".model", ".jinja", ".py", ".spm", ".bpe", ".vocab", ".tiktoken",
+}  # fmt: skip
+# Beside the model, not of it: hidden folders, and what a training leaves behind.
+OTHER_FOLDERS = re.compile(r"\..*|__pycache__|checkpoint-\d+")
+# Time stamps move on in ticks of up to 10 ms: a file that was written within the last
+# one may change again without another stamp.
+TICK_NS = 20_000_000
+N_ATTEMPTS, N_THREADS = 3, 4
 
 
-def folder_fingerprint(folder: str, weights: Iterable[Path]) -> str:
-    """Return a digest of configurations, vocabularies, code and weights."""
-    root = Path(folder)
-    files = sorted(p for p in root.rglob("*") if p.suffix in CONFIG_SUFFIXES)
-    stamps = tuple(
-        (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
-        for p in [*files, *weights]
-    )
-    return _digest_folder(folder, stamps)
+class Stamp(NamedTuple):
+    """What of a file's state changes with its content.
 
-
-@lru_cache(maxsize=32)
-def _digest_folder(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Digest names, sizes and evenly spread samples of the files' bytes.
-
-    Training changes every tensor, so samples tell two sets of weights apart without
-    reading gigabytes; time stamps only tell when to look again.
+    A program can put the time of the last change back; the time at which the file's
+    own entry was changed (``changed_ns``) it cannot.
     """
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    device: int
+
+
+# Of this process alone: in a home folder that several machines share, one path may
+# mean another file on each of them.
+_digests: dict[str, tuple[Stamp, str]] = {}
+
+
+def folder_fingerprint(folder: str) -> str:
+    """Return a digest of configurations, vocabularies, code and weights.
+
+    Every byte is read once; a file whose :class:`Stamp` stays is not read again.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be read, or is being written to.
+    """
+    stamps = dict(_stamps(folder))
+    changed = [
+        path
+        for path, stamp in stamps.items()
+        if path not in _digests or _digests[path][0] != stamp
+    ]
+    if len(changed) > 1:
+        with ThreadPoolExecutor(min(N_THREADS, len(changed))) as pool:
+            found = dict(zip(changed, pool.map(_digest, changed), strict=True))
+    else:
+        found = {path: _digest(path) for path in changed}
     digest = hashlib.sha256()
-    for name, size, _ in stamps:
-        digest.update(f"{name}:{size}\n".encode())
-        with open(Path(folder, name), "rb") as file:
-            if size <= N_SAMPLES * SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for i in range(N_SAMPLES):
-                file.seek(i * (size - SAMPLE_BYTES) // (N_SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
+    for path in sorted(stamps):
+        name = Path(path).relative_to(folder).as_posix()
+        content = found[path] if path in found else _digests[path][1]
+        digest.update(f"{name}:{content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _stamps(
+    folder: str, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, Stamp]]:
+    """Yield the files that count, also those behind links, with their stamps."""
+    state = os.stat(folder)
+    here = state.st_dev, state.st_ino
+    if here in above:
+        # A link to a folder that this one lies in.
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if not OTHER_FOLDERS.fullmatch(entry.name):
+                    yield from _stamps(entry.path, (*above, here))
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix in WEIGHT_SUFFIXES or suffix in SMALL_SUFFIXES:
+                try:
+                    state = entry.stat()
+                except FileNotFoundError:
+                    # A link to nowhere: that a file is missing is said by others.
+                    continue
+                if stat.S_ISREG(state.st_mode):
+                    yield entry.path, _stamp(state)
+
+
+def _stamp(state: os.stat_result) -> Stamp:
+    return Stamp(
+        state.st_size,
+        state.st_mtime_ns,
+        state.st_ctime_ns,
+        state.st_ino,
+        state.st_dev,
+    )
+
+
+def _digest(path: str) -> str:
+    """Read a file, and remember its digest until its stamp changes."""
+    for _ in range(N_ATTEMPTS):
+        before = _stamp(os.stat(path))
+        age = time.time_ns() - max(before.modified_ns, before.changed_ns)
+        if 0 <= age < TICK_NS:
+            time.sleep((TICK_NS - age) / 1e9)
+            before = _stamp(os.stat(path))
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _stamp(os.stat(path)) == before:
+            _digests[path] = before, digest
+            return digest
+    raise OSError(None, "it is being written to; wait until it is whole", path)

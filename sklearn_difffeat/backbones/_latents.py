@@ -89,7 +89,7 @@ class LatentCodec:
         # Latents stay float32: in half precision the noise of low timesteps vanishes.
         latents = (encoded.latent_dist.mode() if kept else encoded.latent).float()
         mean, std = (
-            torch.tensor(config.get(name) or [empty], device=latents.device)
+            latents.new_tensor(config.get(name) or [empty])
             for name, empty in (("latents_mean", 0.0), ("latents_std", 1.0))
         )
         shift = config.get("shift_factor") or 0.0

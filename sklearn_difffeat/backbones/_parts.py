@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._source import Source, check_complete
+from sklearn_difffeat.backbones._weights import find_weights
 
 # Their configurations carry their names: tokenizer_2/tokenizer_config.json.
 PREFIXED = "scheduler", "tokenizer"
@@ -47,6 +48,7 @@ def load_part(
     model, loading = kind.from_pretrained(
         source.snapshot,
         subfolder=folder,
+        variant=find_weights(source, f"{folder}/").variant,
         dtype=dtype,
         low_cpu_mem_usage=False,
         output_loading_info=True,
@@ -57,4 +59,17 @@ def load_part(
         # diffusers takes a whole file as it is where its first tensor, a table of
         # positions in SD3, is of the precision that the model keeps it in.
         parameter.data = parameter.data.to(dtype)
-    return model.eval().requires_grad_(False).to(device)
+    return settle(model, device)
+
+
+def settle(model: Any, device: str) -> Any:
+    """Bring a model that was just loaded to its device, ready to be run.
+
+    What stays in main memory is copied: it would be the mapped file itself, and change
+    with it when another program writes new weights there.
+    """
+    model = model.eval().requires_grad_(False).to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return model

@@ -14,9 +14,11 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
-from sklearn_difffeat.backbones._loading import without_progress_bars
+from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.backbones._parts import read_part
 from sklearn_difffeat.backbones._source import Source, check_complete
+from sklearn_difffeat.backbones._surroundings import while_reading
+from sklearn_difffeat.backbones._weights import find_weights
 
 NONE = None, None
 TEXT_PARTS = {
@@ -48,7 +50,11 @@ def _load_text_part(
         return kind.from_pretrained(source.snapshot, **place)
     with without_progress_bars():
         model, loading = kind.from_pretrained(
-            source.snapshot, dtype=dtype, output_loading_info=True, **place
+            source.snapshot,
+            dtype=dtype,
+            variant=find_weights(source, f"{name}/").variant,
+            output_loading_info=True,
+            **place,
         )
     check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
     return model.eval().requires_grad_(False).to(device)
@@ -140,16 +146,22 @@ class PromptedBackbone(DiffusionBackbone):
         pipeline = text_pipeline(source, cls._index(source), config, device, dtype)
         return cls.embed(pipeline, prompt)
 
+    def take_prompt(self, source: Source, prompt: str) -> None:
+        # Where the model was read first, there may be other files by now.
+        self.source = source
+        if prompt not in self.conditions:
+            with while_reading(), naming_damage(source):
+                self.conditions[prompt] = self.encode_prompt(
+                    source, prompt, str(self.device), self.dtype
+                )
+
     def activation_bytes(self, size: int) -> int:
         words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
         n_tokens = (size // self.info.input_step) ** 2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
     def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
-        if prompt not in self.conditions:
-            device = str(self.device)
-            encoded = self.encode_prompt(self.source, prompt, device, self.dtype)
-            self.conditions[prompt] = encoded
+        self.take_prompt(self.source, prompt)
         n_rows, _, height, width = latents.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.

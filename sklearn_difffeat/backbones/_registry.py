@@ -101,7 +101,7 @@ def locate_backbone(
     info = _describe(source, source.fingerprint)
     check_trusted(source, info.carries_code)
     _check_weights_once(source, info.fingerprint)
-    return source, info
+    return replace(source, expected=info.fingerprint), info
 
 
 # A search asks at every fit and transform; that weights are missing is not remembered.
@@ -114,6 +114,7 @@ def _check_weights_once(source: Source, fingerprint: str) -> None:
 def _describe(source: Source, fingerprint: str) -> BackboneInfo:
     """Read the configuration; this, too, a search asks for again and again."""
     info = family_of(source).describe(source)
+    _check_unchanged(source, fingerprint, info.fingerprint)
     return replace(info, revision=source.revision, carries_code=carries_code(source))
 
 
@@ -191,28 +192,49 @@ def load_backbone(
         When the weights do not fit; nothing has been loaded then, nor downloaded
         where the hub's listing tells.
     ValueError
-        When the weights are damaged.
+        When the weights are damaged, or the files are no longer those described.
     OSError
         When they are not all here and the hub cannot be reached.
     """
-    key = (source.fingerprint, device, dtype)
+    fingerprint = source.fingerprint
+    _check_unchanged(source, source.expected or fingerprint, fingerprint)
+    key = (fingerprint, device, dtype)
     with _lock:
-        if key not in _loaded:
-            family = family_of(source)
-            options = {"prompt": prompt} if family.takes_prompt else {}
-            check_trusted(source, carries_code(source))
-            check_weights(source)
-            check_memory(source, device, dtype)
-            if source.on_hub:
-                fetch(source)
-                # What was guessed from the hub's listing can be counted now.
-                check_memory(source, device, dtype)
-            with naming_damage(source), without_progress_bars():
-                _loaded[key] = family.load(source, device, dtype, **options)
-        _loaded.move_to_end(key)
+        # Until it is known that nothing changed, what is read may be half old half new.
+        backbone = _loaded.pop(key, None)
+        if backbone is None:
+            backbone = _load(source, device, dtype, prompt)
+        else:
+            backbone.take_prompt(source, prompt)
+        _check_unchanged(source, fingerprint, source.fingerprint)
+        _loaded[key] = backbone
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)
-        return _loaded[key]
+        return backbone
+
+
+def _load(source: Source, device: str, dtype: torch.dtype, prompt: str) -> Backbone:
+    from sklearn_difffeat.backbones._surroundings import while_reading
+
+    family = family_of(source)
+    options = {"prompt": prompt} if family.takes_prompt else {}
+    check_trusted(source, carries_code(source))
+    check_weights(source)
+    check_memory(source, device, dtype)
+    if source.on_hub:
+        fetch(source)
+        # What was guessed from the hub's listing can be counted now.
+        check_memory(source, device, dtype)
+    with while_reading(), naming_damage(source), without_progress_bars():
+        return family.load(source, device, dtype, **options)
+
+
+def _check_unchanged(source: Source, before: str, after: str) -> None:
+    if before != after:
+        raise ValueError(
+            f"backbone={source.name!r} was changed while it was used (it was {before} "
+            f"and is {after} now); let its files be and call again, after fit."
+        )
 
 
 def release_backbones() -> int:

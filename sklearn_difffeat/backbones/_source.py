@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sklearn_difffeat.backbones import _hub
-from sklearn_difffeat.backbones._fingerprint import folder_fingerprint
+from sklearn_difffeat.backbones._fingerprint import (
+    WEIGHT_SUFFIXES,
+    folder_fingerprint,
+)
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 
 
 def embedded_names() -> list[str]:
@@ -25,7 +27,11 @@ def embedded_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """A folder in the hub's layout, or a hub id with the commit it resolved to."""
+    """A folder in the hub's layout, or a hub id with the commit it resolved to.
+
+    ``expected`` is the fingerprint that was described and under which features are
+    kept; what is loaded has to have it still.
+    """
 
     name: str
     location: str
@@ -33,6 +39,7 @@ class Source:
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
+    expected: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -78,6 +85,20 @@ class Source:
                 return str(path.parents[marker.count("/")])
         return self.location
 
+    def names_in(self, folder: str) -> set[str]:
+        """Return the names of the files in a sub-folder, here or on the hub."""
+        place = Path(self.snapshot, folder)
+        names = (
+            {p.name for p in place.iterdir() if p.is_file()}
+            if place.is_dir()
+            else set()
+        )
+        if self.on_hub and not self.local_files_only:
+            files = _hub.file_sizes(self.location, self.revision, ask=True) or {}
+            where = (Path(file) for file in files)
+            names |= {p.name for p in where if p.parent == Path(folder)}
+        return names
+
     def read_json(self, file: str) -> dict[str, Any] | None:
         """Parse a configuration file, or return None where the source lacks it."""
         path = self.find(file)
@@ -118,7 +139,13 @@ class Source:
         """The commit for a hub id; for a folder a digest of what its files hold."""
         if self.on_hub:
             return f"hub:{self.location}@{self.revision}"
-        return folder_fingerprint(self.location, self.weight_files())
+        try:
+            return folder_fingerprint(self.location)
+        except OSError as error:
+            raise OSError(
+                f"backbone={self.name!r}: {error.filename!r} cannot be read "
+                f"({error.strerror}); make it readable, or move it out of the folder."
+            ) from error
 
 
 def locate(

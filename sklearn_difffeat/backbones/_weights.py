@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from sklearn_difffeat.backbones._fingerprint import SMALL_SUFFIXES
 from sklearn_difffeat.backbones._hub import download, file_sizes
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ NAMES = (
 )
 DENOISERS = ("transformer", "unet")
 STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-# Configurations, vocabularies, and code that a user may trust.
-SMALL_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py"}
+# Where a model is there in several precisions or states only, the first is taken.
+VARIANTS = ("fp32", "fp16", "bf16", "ema")
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -39,20 +42,62 @@ def _stages(source: Source) -> list[list[str]]:
     ]
 
 
-def _files(source: Source, part: str) -> list[str]:
+class Weights(NamedTuple):
+    """The weight files of a part, and their ``variant=`` of ``from_pretrained``."""
+
+    files: list[str]
+    variant: str | None = None
+
+
+def find_weights(source: Source, part: str) -> Weights:
+    """Return what loading reads of a part: its folder and a slash, or nothing.
+
+    Plain names come first, which mean full precision; then those with a variant in
+    their name, as in ``model.fp16.safetensors``.
+
+    Raises
+    ------
+    ValueError
+        When there are variants alone, and several that mean something unknown.
+    """
     for name in NAMES:
         if source.size_of(part + name) is not None:
-            return [part + name]
+            return Weights([part + name])
         index = source.read_json(f"{part}{name}.index.json")
         if index is not None:
-            return [part + file for file in {*index["weight_map"].values()}]
-    return [part + NAMES[part.startswith((*DENOISERS, "vae"))]]
+            return Weights([part + file for file in {*index["weight_map"].values()}])
+    for name in NAMES:
+        variant = _choose_variant(source, part, name)
+        if variant is not None:
+            stem, _, suffix = name.rpartition(".")
+            index = source.read_json(f"{part}{name}.index.{variant}.json")
+            files = {f"{stem}.{variant}.{suffix}"}
+            if index is not None and source.size_of(part + min(files)) is None:
+                files = {*index["weight_map"].values()}
+            return Weights([part + file for file in files], variant)
+    return Weights([part + NAMES[part.startswith((*DENOISERS, "vae"))]])
+
+
+def _choose_variant(source: Source, part: str, name: str) -> str | None:
+    stem, _, suffix = map(re.escape, name.rpartition("."))
+    forms = rf"{stem}\.(.+)\.{suffix}", rf"{re.escape(name)}\.index\.(.+)\.json"
+    names = sorted(source.names_in(part.rstrip("/")))
+    matches = [re.fullmatch(form, file) for form in forms for file in names]
+    found = {match[1] for match in matches if match and not SHARD.search(match[1])}
+    known = [variant for variant in VARIANTS if variant in found]
+    if not known and len(found) > 1:
+        raise ValueError(
+            f"backbone={source.name!r} has its {part or 'model'} weights in the "
+            f"variants {sorted(found)} alone, of which none is known; rename the files "
+            f"of one of them to {name!r}."
+        )
+    return known[0] if known else min(found, default=None)
 
 
 def weight_files(source: Source) -> list[str]:
     """Return the files that loading reads, whether or not they are there."""
     parts = [part for stage in _stages(source) for part in stage]
-    return sorted(file for part in parts for file in _files(source, part))
+    return sorted(file for part in parts for file in find_weights(source, part).files)
 
 
 def size_in_mb(source: Source) -> float | None:
@@ -122,7 +167,11 @@ def loaded_bytes(source: Source, bytes_per_number: int) -> int | None:
     configuration, which may not name the precision that they are stored in.
     """
     counts = [
-        [_count(source, part, file) for part in stage for file in _files(source, part)]
+        [
+            _count(source, part, file)
+            for part in stage
+            for file in find_weights(source, part).files
+        ]
         for stage in _stages(source)
     ]
     if any(count is None for stage in counts for count in stage):

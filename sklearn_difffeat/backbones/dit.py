@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
 
+from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
+from sklearn_difffeat.backbones._source import Source
+
+# A hub id, or a folder of the hub's cache.
+META_RELEASE = re.compile(r"(^|[/\\]|--)facebook([/\\]|--)DiT-XL-2-(256|512)($|[/\\])")
+# Of the class that diffusers had for all Transformers when it converted the release;
+# later classes keep this entry when they save such a model again.
+LEGACY_CLASS, LEGACY_ENTRY = "Transformer2DModel", "num_vector_embeds"
 
 
 class DiTBackbone(DiffusionBackbone):
-    """A class-conditional DiT of latents or pixels."""
+    """A class-conditional DiT of latents or pixels.
+
+    diffusers' class differs from Meta's code in two constants: the frequencies of the
+    time embedding, and the epsilon of the norm before the feed-forward layer. Models
+    that were trained with the class keep its own, those converted from Meta's release
+    are run with Meta's.
+    """
 
     model_class = DiTTransformer2DModel
 
@@ -30,9 +46,39 @@ class DiTBackbone(DiffusionBackbone):
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
         return [model.pos_embed, *model.transformer_blocks]
 
+    @classmethod
+    def describe(cls, source: Source) -> BackboneInfo:
+        info = super().describe(source)
+        is_metas = _comes_from_meta(source)
+        return replace(info, time_embedding="original" if is_metas else "diffusers")
+
+    @classmethod
+    def load(cls, source: Source, device: str, dtype: torch.dtype) -> DiTBackbone:
+        backbone = super().load(source, device, dtype)
+        assert isinstance(backbone, DiTBackbone)
+        if backbone.info.time_embedding == "original":
+            for block in backbone.model.transformer_blocks:
+                block.norm1.emb.time_proj.downscale_freq_shift = 0
+                block.norm3.eps = 1e-6
+        return backbone
+
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
         # The row after the last class is what classifier-free guidance drops to.
         null_class = torch.full_like(steps, self.model.config.num_embeds_ada_norm)
         return self.model(latents, timestep=steps, class_labels=null_class)
+
+
+def _comes_from_meta(source: Source) -> bool:
+    """Whether a checkpoint's configurations say that Meta's release was converted."""
+    config = source.read_json("transformer/config.json") or {}
+    index = source.read_json("model_index.json") or {}
+    paths = [str(one.get("_name_or_path")) for one in (config, index)]
+    if source.on_hub:
+        paths.append(source.location)
+    if any(map(META_RELEASE.search, paths)):
+        return True
+    legacy = config.get("_class_name") == LEGACY_CLASS or LEGACY_ENTRY in config
+    # All of the release learn a variance beside each channel.
+    return legacy and config.get("out_channels") == 2 * config.get("in_channels", 4)

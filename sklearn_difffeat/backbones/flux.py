@@ -48,7 +48,7 @@ class FluxBackbone(PromptedBackbone):
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
         rows, columns = (side // 2 for side in latents.shape[-2:])
-        zeros = torch.zeros(rows, columns, device=latents.device)
+        zeros = torch.zeros(rows, columns, dtype=torch.float32, device=latents.device)
         down = zeros + torch.arange(rows, device=latents.device)[:, None]
         right = zeros + torch.arange(columns, device=latents.device)
         n_words = condition["encoder_hidden_states"].shape[1]
@@ -57,10 +57,10 @@ class FluxBackbone(PromptedBackbone):
             guidance = latents.new_full((len(latents),), GUIDANCE)
         return self.model(
             functional.pixel_unshuffle(latents, 2).flatten(2).mT,
-            timestep=steps / self.info.n_timesteps,
+            timestep=steps.float() / self.info.n_timesteps,
             guidance=guidance,
             img_ids=torch.stack([zeros, down, right], dim=-1).flatten(0, 1),
-            txt_ids=torch.zeros(n_words, 3, device=latents.device),
+            txt_ids=zeros.new_zeros(n_words, 3),
             **condition,
         )
 

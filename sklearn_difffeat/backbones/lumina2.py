@@ -50,7 +50,7 @@ class Lumina2Backbone(PromptedBackbone):
         words = condition["encoder_hidden_states"]
         return self.model(
             latents,
-            timestep=1 - steps / self.info.n_timesteps,
+            timestep=1 - steps.float() / self.info.n_timesteps,
             encoder_attention_mask=steps.new_ones(words.shape[:2], dtype=torch.bool),
             **condition,
         )

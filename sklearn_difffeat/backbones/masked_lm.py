@@ -13,13 +13,14 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from sklearn_difffeat.backbones._base import BackboneInfo, Tokens
+from sklearn_difffeat.backbones._parts import settle
 from sklearn_difffeat.backbones._source import Source, check_complete
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
     TokenizedBackbone,
     number,
 )
-from sklearn_difffeat.backbones._weights import size_in_mb
+from sklearn_difffeat.backbones._weights import find_weights, size_in_mb
 
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
 
@@ -84,12 +85,16 @@ class MaskedLMBackbone(TokenizedBackbone):
                     "token; use a masked language model."
                 )
         model, loading = AutoModelForMaskedLM.from_pretrained(
-            source.snapshot, dtype=dtype, output_loading_info=True, **options
+            source.snapshot,
+            dtype=dtype,
+            variant=find_weights(source, "").variant,
+            output_loading_info=True,
+            **options,
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}
         check_complete(source, missing | set(loading["mismatched_keys"]))
-        model = model.eval().requires_grad_(False).to(device)
+        model = settle(model, device)
         return cls(cls.describe(source), model, tokenizer)
 
     def run(self, tokens: Tokens, timestep: int) -> Any:

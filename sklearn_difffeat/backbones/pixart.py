@@ -13,7 +13,12 @@ from sklearn_difffeat.backbones._prompt import PromptedBackbone, without_padding
 
 
 class PixArtBackbone(PromptedBackbone):
-    """A DiT with cross-attention to a text."""
+    """A DiT with cross-attention to a text.
+
+    Without a prompt it sees what diffusers' pipelines give for none, the empty string
+    as T5 encodes it. PixArt's own code has a stored null caption in its place, which
+    converted checkpoints do not hold.
+    """
 
     model_class = PixArtTransformer2DModel
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")

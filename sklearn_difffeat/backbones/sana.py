@@ -43,5 +43,5 @@ class SanaBackbone(PromptedBackbone):
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
-        scaled = steps * self.model.config.timestep_scale
+        scaled = steps.float() * self.model.config.timestep_scale
         return self.model(latents, timestep=scaled, **condition)

@@ -14,6 +14,7 @@ from sklearn_difffeat.backbones._base import (
     TextBackbone,
     Tokens,
 )
+from sklearn_difffeat.backbones._surroundings import plain_torch
 from sklearn_difffeat.extraction._noise import gaussian_noise, hide_tokens
 from sklearn_difffeat.extraction._pass import hooked_pass
 from sklearn_difffeat.extraction._plan import Plan
@@ -21,6 +22,7 @@ from sklearn_difffeat.extraction._pooling import pool_image_tokens, pool_text_to
 
 
 @torch.inference_mode()
+@plain_torch()
 def encode_pixels(backbone: ImageBackbone, pixels: np.ndarray) -> torch.Tensor:
     """Turn pixels (n, size, size, 3), uint8, into clean float32 latents."""
     scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -28,6 +30,7 @@ def encode_pixels(backbone: ImageBackbone, pixels: np.ndarray) -> torch.Tensor:
 
 
 @torch.inference_mode()
+@plain_torch()
 def run_pass(
     backbone: Backbone,
     inputs: torch.Tensor | Tokens,
