@@ -62,8 +62,11 @@ class TextReader(Reader):
         rows: Sequence[int],
         digests: Sequence[bytes],
     ) -> Prepared:
+        from sklearn_difffeat.extraction._noise import text_keys
+
         assert isinstance(backbone, TextBackbone)
         tokens = backbone.tokenize(list(cells), self.max_length)
+        tokens.keys = text_keys(digests)
         truncated = np.zeros(len(cells), dtype=bool)
         truncated[tokens.truncated] = True
         return Prepared(tokens, truncated, np.ones(len(cells), dtype=bool))

@@ -21,6 +21,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.text import TextReader
 
 # Dream's code sets what newer versions of transformers name otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")
@@ -57,6 +58,12 @@ def transformer_of(folder, **options):
     )
 
 
+def tokens_of(backbone, text):
+    """Return the tokens of one text with the key that its mask is drawn by."""
+    reader = TextReader(24)
+    return reader.prepare(backbone, [text], [0], reader.digest([text], [0])).inputs
+
+
 def plain_states(family, model, tokens, timestep, mask_token):
     """Run the model's own forward on one text and catch what each block returns."""
     caught = []
@@ -64,7 +71,7 @@ def plain_states(family, model, tokens, timestep, mask_token):
     def catch(module, args, output):
         caught.append(output[0] if isinstance(output, tuple) else output)
 
-    hidden = hide_tokens(tokens.real, timestep / 1000, 0, 0)
+    hidden = hide_tokens(tokens.real, tokens.keys, timestep / 1000, 0, 0)
     ids = tokens.ids.masked_fill(hidden, mask_token)
     handles = [block.register_forward_hook(catch) for block in blocks_of(family, model)]
     with torch.no_grad():
@@ -94,7 +101,7 @@ def test_features_equal_those_of_a_plain_forward_with_hooks(family, checkpoints)
     expected_mask = MASK if family in REMOTE else backbone.tokenizer.mask_token_id
     assert backbone.mask_token_id == expected_mask
     for text, row in zip(TEXTS, features.reshape(4, 4, 2, 16), strict=True):
-        tokens = backbone.tokenize([text], 24)
+        tokens = tokens_of(backbone, text)
         assert tokens.real.sum() == len(text.split())
         for column, timestep in enumerate((0, 400)):
             states = plain_states(
@@ -258,7 +265,7 @@ def test_a_time_conditioned_mdlm_is_told_the_noise_level(tmp_path):
         device="cpu",
         dtype=torch.float32,
     )
-    tokens = backbone.tokenize(["a red bird"], 24)
+    tokens = tokens_of(backbone, "a red bird")
     told = plain_states("mdlm", model, tokens, 400, MASK)[3].mean(0)
     np.testing.assert_allclose(features[0], told, rtol=1e-4, atol=1e-6)
     model.config.time_conditioning = False
