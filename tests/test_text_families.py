@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import text_checkpoints
 import torch
-from text_checkpoints import FAMILIES, MASK, REMOTE, blocks_of, save
+from text_checkpoints import FAMILIES, MASK, REMOTE, TIED, blocks_of, save, save_tied
 
 from sklearn_difffeat import (
     TextDiffusionFeatureTransformer,
@@ -245,6 +245,43 @@ def test_a_pickle_of_a_model_with_code_works_in_a_new_process(checkpoints, tmp_p
     np.testing.assert_allclose(
         np.load(tmp_path / "features.npy"), transformer.transform(TEXTS), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("stored", [["embedding"], ["head"], ["embedding", "head"]])
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_head_tied_to_the_embedding_loads_by_whichever_name_it_is_stored(
+    family, stored, checkpoints, tmp_path
+):
+    save_tied(family, tmp_path, stored)
+    at = {"block": [0, 3], "timestep": [0, 400]}
+    features = transformer_of(tmp_path, **at).fit_transform(TEXTS)
+    untied = transformer_of(checkpoints[family][0], **at).fit_transform(TEXTS)
+    np.testing.assert_allclose(features, untied, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_flag_that_ties_does_not_overwrite_an_embedding_that_is_stored(
+    family, checkpoints, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints[family][0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config[TIED[family][0]] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    features = transformer_of(folder, block=[0, 3]).fit_transform(TEXTS)
+    expected = transformer_of(checkpoints[family][0], block=[0, 3])
+    np.testing.assert_allclose(features, expected.fit_transform(TEXTS), rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_tensor_that_nothing_ties_may_not_be_missing(family, tmp_path):
+    for stored in (["embedding"], ["head"], []):
+        save_tied(family, tmp_path, stored)
+        path = tmp_path / "config.json"
+        config = json.loads(path.read_text()) | {TIED[family][0]: not stored}
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"lacks [12] of the tensors"):
+            transformer_of(tmp_path).fit(TEXTS).transform(TEXTS)
 
 
 def test_changed_code_is_another_backbone(checkpoints, tmp_path):
