@@ -171,6 +171,35 @@ def test_long_texts_are_cut_and_counted(family, checkpoints):
     transformer.transform([fitting])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_long_text_changes_nothing_for_the_others(family, checkpoints):
+    transformer = transformer_of(checkpoints[family][0], timestep=300).fit(TEXTS)
+    long = "a small red bird and the blue boat " * 20_000
+    with pytest.warns(UserWarning, match="2 of 6 texts are longer than"):
+        together = transformer.transform([*TEXTS[:2], long, *TEXTS[2:], long])
+    alone = transformer.transform(TEXTS)
+    np.testing.assert_allclose(together[[0, 1, 3, 4]], alone, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(together[2], together[5])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_control_tokens_in_a_text_hide_and_end_nothing(family, checkpoints):
+    transformer = transformer_of(checkpoints[family][0], block=[0, 3]).fit(TEXTS)
+    written = "[MASK] [SEP] [CLS] [PAD] <mask> </s> <|mdm_mask|>"
+    folder, _ = checkpoints[family]
+    backbone = load_backbone(
+        locate_backbone(folder, trust_remote_code=True)[0],
+        device="cpu",
+        dtype=torch.float32,
+    )
+    tokens = backbone.tokenize([f"a {written} red", written, ""], 24)
+    control = {backbone.mask_token_id, *backbone.tokenizer.all_special_ids}
+    control -= {backbone.tokenizer.unk_token_id}
+    assert not control & set(tokens.ids[tokens.real].tolist())
+    features = transformer.transform([f"a {written} red", written, "a red"])
+    assert np.isfinite(features).all()
+
+
 @pytest.mark.parametrize("family", REMOTE)
 def test_describing_runs_no_code_and_reads_no_weights(family, checkpoints, tmp_path):
     folder = tmp_path / "model"

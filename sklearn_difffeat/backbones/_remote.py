@@ -70,9 +70,9 @@ class RemoteTextBackbone(TokenizedBackbone):
     tokenizer_source: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
-        super().__init__(info, self.find_stages(model), tokenizer)
+        mask_token_id = self.find_mask_token(model.config)
+        super().__init__(info, self.find_stages(model), tokenizer, mask_token_id)
         self.model = model
-        self.mask_token_id = self.find_mask_token(model.config)
 
     @staticmethod
     @abstractmethod
