@@ -112,6 +112,11 @@ def test_a_text_that_says_little_at_first_is_read_further():
         assert len(text) <= sum(handed) < 2.5 * len(text)
         assert_same(found, whole(reader, [text], 8))
         assert found.truncated == [0]
+    text = " " * 1000 + "the red apple and two small birds " * 30_000
+    with counting(reader.tokenizer) as handed:
+        found = reader.encode([text], 8)
+    assert sum(handed) < 10_000
+    assert_same(found, whole(reader, [text], 8))
     blank = " " * 50_000
     assert reader.encode([blank], 8).truncated == []
 
@@ -122,6 +127,16 @@ def test_texts_of_common_lengths_are_read_once():
     with counting(reader.tokenizer) as handed:
         reader.encode(texts, 128)
     assert handed == [len(text) for text in texts]
+
+
+def test_a_number_is_not_cut_since_its_digits_may_be_grouped_from_its_end():
+    reader = reader_of("byte-level, grouped digits")
+    for n_digits in (5000, 5001, 5002):
+        number = ("112212" * 900)[:n_digits]
+        for text in (number, "12 a 3456," + number):
+            found = reader.encode([text], 8)
+            assert_same(found, whole(reader, [text], 8))
+            assert found.truncated == [0]
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "slow"])

@@ -37,7 +37,9 @@ GROUPED = r"\d{1,3}(?=(?:\d{3})*(?!\d))|[^\d]+"
 
 
 def _texts():
-    return [*load_openclipart().data["text"][:800], "naïve 中文 字 😀 1,234,567 !?\n\n"]
+    texts = load_openclipart().data["text"][:800]
+    # So often that there are pieces of several digits.
+    return [*texts, "naïve 中文 字 😀 !?\n\n", *["112 121 211 122 212 221"] * 50]
 
 
 def byte_level(*, pattern=None, words=True):

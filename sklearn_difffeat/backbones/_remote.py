@@ -209,11 +209,10 @@ def _fill(model: torch.nn.Module, source: Source, tied: Tied | None) -> None:
     # Tied tensors are stored once, under either name.
     missing = {key for key, one in wanted.items() if one.data_ptr() not in filled}
     for key in sorted(missing):
-        if tied and _is_twin(key, tied):
-            for twin in twins:
-                if twin.shape == wanted[key].shape:
-                    wanted[key].copy_(twin)
-                    missing.discard(key)
+        fitting = [twin for twin in twins if twin.shape == wanted[key].shape]
+        if tied and _is_twin(key, tied) and fitting:
+            wanted[key].copy_(fitting[0])
+            missing.discard(key)
     check_complete(source, missing)
 
 
