@@ -2,7 +2,7 @@
 
 Half of the held-out items of OpenClipart lose their picture or their text, at random.
 A fused model classifies every item from what it has; fitting it on copies of the
-training items that lack a modality as well makes it as good as a model of that
+training items that lack a modality as well makes it about as good as a model of that
 modality alone. C, the weight of the image and the weight of the whole items are chosen
 on training groups.
 
@@ -42,8 +42,8 @@ warnings.filterwarnings("ignore", message=".* texts are longer")
 def extract():
     """Features of all items; blocks and timesteps as the quickstart chose them."""
     cells = load_openclipart().data
-    image = ImageDiffusionFeatureTransformer(block=6, timestep=100)
-    text = TextDiffusionFeatureTransformer(block=6, timestep=100)
+    image = ImageDiffusionFeatureTransformer(block=6, timestep=0)
+    text = TextDiffusionFeatureTransformer(block=6, timestep=0)
     return (
         np.asarray(image.fit_transform(cells["image"])),
         np.asarray(text.fit_transform(cells["text"])),

@@ -45,14 +45,14 @@ parts = {
     "image": (
         "image",
         ImageDiffusionFeatureTransformer(
-            block=6, timestep=100, cache=output / "features.db"
+            block=6, timestep=0, cache=output / "features.db"
         ),
         "image",
     ),
     "text": (
         "text",
         TextDiffusionFeatureTransformer(
-            block=6, timestep=100, cache=output / "features.db"
+            block=6, timestep=0, cache=output / "features.db"
         ),
         "text",
     ),

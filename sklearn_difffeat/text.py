@@ -58,12 +58,14 @@ class TextReader(Reader):
     def prepare(
         self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
     ) -> Prepared:
-        assert isinstance(backbone, TextBackbone)
         from sklearn_difffeat.backbones._surroundings import plain_torch
+        from sklearn_difffeat.extraction._noise import text_keys
 
+        assert isinstance(backbone, TextBackbone)
         texts = [content.value for content in contents]
         with plain_torch():
             tokens = backbone.tokenize(texts, self.max_length)
+        tokens.keys = text_keys([content.digest for content in contents])
         truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
         return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_difffeat import TextDiffusionFeatureTransformer
-from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.extraction._noise import hide_tokens, text_keys
 
 
 def test_long_texts_are_cut_with_one_warning_that_counts_the_rows():
@@ -61,15 +61,16 @@ def test_masks_are_nested_in_the_timestep_and_blind_to_padding():
     real = torch.zeros(2, 30, dtype=torch.bool)
     real[0, 1:9] = True
     real[1, 1:29] = True
-    masks = [hide_tokens(real, rate, 0, 0) for rate in np.linspace(0, 1, 21)]
+    keys = text_keys([b"the first text's", b"and the second's"])
+    masks = [hide_tokens(real, keys, rate, 0, 0) for rate in np.linspace(0, 1, 21)]
     assert not masks[0].any()
     assert torch.equal(masks[-1], real)
     for smaller, larger in itertools.pairwise(masks):
         assert not (smaller & ~larger).any()
     padded = torch.nn.functional.pad(real, (0, 40))
-    assert torch.equal(hide_tokens(padded, 0.4, 0, 0)[:, :30], masks[8])
+    assert torch.equal(hide_tokens(padded, keys, 0.4, 0, 0)[:, :30], masks[8])
     assert masks[10][1].sum().item() == pytest.approx(14, abs=6)
-    assert not torch.equal(hide_tokens(real, 0.5, 0, 1), masks[10])
+    assert not torch.equal(hide_tokens(real, keys, 0.5, 0, 1), masks[10])
 
 
 def test_mean_pooling_ignores_padding_and_special_tokens(bert_folder):

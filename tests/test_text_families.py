@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import text_checkpoints
 import torch
-from text_checkpoints import FAMILIES, MASK, REMOTE, blocks_of, save
+from text_checkpoints import FAMILIES, MASK, REMOTE, TIED, blocks_of, save, save_tied
 
 from sklearn_difffeat import (
     TextDiffusionFeatureTransformer,
@@ -21,6 +21,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.text import TextReader
 
 # Dream's code sets what newer versions of transformers name otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")
@@ -57,6 +58,12 @@ def transformer_of(folder, **options):
     )
 
 
+def tokens_of(backbone, text):
+    """Return the tokens of one text with the key that its mask is drawn by."""
+    reader = TextReader(24)
+    return reader.prepare(backbone, [text], [0], reader.digest([text], [0])).inputs
+
+
 def plain_states(family, model, tokens, timestep, mask_token):
     """Run the model's own forward on one text and catch what each block returns."""
     caught = []
@@ -64,7 +71,7 @@ def plain_states(family, model, tokens, timestep, mask_token):
     def catch(module, args, output):
         caught.append(output[0] if isinstance(output, tuple) else output)
 
-    hidden = hide_tokens(tokens.real, timestep / 1000, 0, 0)
+    hidden = hide_tokens(tokens.real, tokens.keys, timestep / 1000, 0, 0)
     ids = tokens.ids.masked_fill(hidden, mask_token)
     handles = [block.register_forward_hook(catch) for block in blocks_of(family, model)]
     with torch.no_grad():
@@ -94,7 +101,7 @@ def test_features_equal_those_of_a_plain_forward_with_hooks(family, checkpoints)
     expected_mask = MASK if family in REMOTE else backbone.tokenizer.mask_token_id
     assert backbone.mask_token_id == expected_mask
     for text, row in zip(TEXTS, features.reshape(4, 4, 2, 16), strict=True):
-        tokens = backbone.tokenize([text], 24)
+        tokens = tokens_of(backbone, text)
         assert tokens.real.sum() == len(text.split())
         for column, timestep in enumerate((0, 400)):
             states = plain_states(
@@ -162,6 +169,35 @@ def test_long_texts_are_cut_and_counted(family, checkpoints):
         transformer.transform(["a red bird", "a red bird " * 5])
     fitting = " ".join(["bird"] * (6 if family in REMOTE else 4))
     transformer.transform([fitting])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_long_text_changes_nothing_for_the_others(family, checkpoints):
+    transformer = transformer_of(checkpoints[family][0], timestep=300).fit(TEXTS)
+    long = "a small red bird and the blue boat " * 20_000
+    with pytest.warns(UserWarning, match="2 of 6 texts are longer than"):
+        together = transformer.transform([*TEXTS[:2], long, *TEXTS[2:], long])
+    alone = transformer.transform(TEXTS)
+    np.testing.assert_allclose(together[[0, 1, 3, 4]], alone, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(together[2], together[5])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_control_tokens_in_a_text_hide_and_end_nothing(family, checkpoints):
+    transformer = transformer_of(checkpoints[family][0], block=[0, 3]).fit(TEXTS)
+    written = "[MASK] [SEP] [CLS] [PAD] <mask> </s> <|mdm_mask|>"
+    folder, _ = checkpoints[family]
+    backbone = load_backbone(
+        locate_backbone(folder, trust_remote_code=True)[0],
+        device="cpu",
+        dtype=torch.float32,
+    )
+    tokens = backbone.tokenize([f"a {written} red", written, ""], 24)
+    control = {backbone.mask_token_id, *backbone.tokenizer.all_special_ids}
+    control -= {backbone.tokenizer.unk_token_id}
+    assert not control & set(tokens.ids[tokens.real].tolist())
+    features = transformer.transform([f"a {written} red", written, "a red"])
+    assert np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("family", REMOTE)
@@ -240,6 +276,43 @@ def test_a_pickle_of_a_model_with_code_works_in_a_new_process(checkpoints, tmp_p
     )
 
 
+@pytest.mark.parametrize("stored", [["embedding"], ["head"], ["embedding", "head"]])
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_head_tied_to_the_embedding_loads_by_whichever_name_it_is_stored(
+    family, stored, checkpoints, tmp_path
+):
+    save_tied(family, tmp_path, stored)
+    at = {"block": [0, 3], "timestep": [0, 400]}
+    features = transformer_of(tmp_path, **at).fit_transform(TEXTS)
+    untied = transformer_of(checkpoints[family][0], **at).fit_transform(TEXTS)
+    np.testing.assert_allclose(features, untied, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_flag_that_ties_does_not_overwrite_an_embedding_that_is_stored(
+    family, checkpoints, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints[family][0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config[TIED[family][0]] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    features = transformer_of(folder, block=[0, 3]).fit_transform(TEXTS)
+    expected = transformer_of(checkpoints[family][0], block=[0, 3])
+    np.testing.assert_allclose(features, expected.fit_transform(TEXTS), rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", REMOTE)
+def test_a_tensor_that_nothing_ties_may_not_be_missing(family, tmp_path):
+    for stored in (["embedding"], ["head"], []):
+        save_tied(family, tmp_path, stored)
+        path = tmp_path / "config.json"
+        config = json.loads(path.read_text()) | {TIED[family][0]: not stored}
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"lacks [12] of the tensors"):
+            transformer_of(tmp_path).fit(TEXTS).transform(TEXTS)
+
+
 def test_changed_code_is_another_backbone(checkpoints, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(checkpoints["llada"][0], folder)
@@ -258,7 +331,7 @@ def test_a_time_conditioned_mdlm_is_told_the_noise_level(tmp_path):
         device="cpu",
         dtype=torch.float32,
     )
-    tokens = backbone.tokenize(["a red bird"], 24)
+    tokens = tokens_of(backbone, "a red bird")
     told = plain_states("mdlm", model, tokens, 400, MASK)[3].mean(0)
     np.testing.assert_allclose(features[0], told, rtol=1e-4, atol=1e-6)
     model.config.time_conditioning = False

@@ -46,6 +46,46 @@ def build_remote(family, **changes):
     return DreamModel(config)
 
 
+# What says that a model's head is its embedding, and the names of the two.
+TIED = {
+    "mdlm": (
+        "tie_word_embeddings",
+        "backbone.vocab_embed.embedding",
+        "backbone.output_layer.weight",
+    ),
+    "llada": (
+        "weight_tying",
+        "model.transformer.wte.weight",
+        "model.transformer.ff_out.weight",
+    ),
+    "dream": (
+        "tie_word_embeddings",
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+    ),
+}
+
+
+def save_tied(family, folder, stored):
+    """Save a tied model, its one tensor under the names ``stored``, and return it.
+
+    ``stored`` is a subset of {"embedding", "head"}.
+    """
+    flag, *names = TIED[family]
+    model = save_remote(family, folder)
+    names = dict(zip(("embedding", "head"), names, strict=True))
+    tensors = model.state_dict()
+    for name in names.values():
+        tensor = tensors.pop(name)
+        if name == names["embedding"]:
+            embedding = tensor
+    tensors |= {names[one]: embedding.clone() for one in stored}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {flag: True}))
+    return model
+
+
 def published_config(family, model):
     """Return the keys that ``config.json`` has on the hub."""
     config = {

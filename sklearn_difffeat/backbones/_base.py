@@ -115,16 +115,21 @@ class Tokens:
         Boolean (n, length); False at padding and special tokens.
     truncated : list of int
         Positions in the batch of the texts that were cut.
+    keys : ndarray of shape (n, 2), uint64, or None
+        What each text's mask is drawn by, a function of the text alone. ``tokenize``
+        need not set it; without it nothing can be masked.
     """
 
     ids: torch.Tensor
     attention: torch.Tensor
     real: torch.Tensor
     truncated: list[int] = field(default_factory=list)
+    keys: np.ndarray | None = None
 
     def __getitem__(self, rows: slice | np.ndarray) -> Tokens:
-        """Return the ids, attention and real tokens of some rows."""
-        return Tokens(self.ids[rows], self.attention[rows], self.real[rows])
+        """Return some rows; which texts were cut is not kept."""
+        keys = None if self.keys is None else self.keys[rows]
+        return Tokens(self.ids[rows], self.attention[rows], self.real[rows], keys=keys)
 
     def by_length(self) -> list[tuple[torch.Tensor, Tokens]]:
         """Part texts by their length: the rows of each part, and it without padding."""
@@ -132,8 +137,11 @@ class Tokens:
         parts = []
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero().flatten()
-            ids, attention = self.ids[rows, :length], self.attention[rows, :length]
-            parts.append((rows, Tokens(ids, attention, self.real[rows, :length])))
+            part = self[rows.numpy()]
+            ids, attention, real = (
+                one[:, :length] for one in (part.ids, part.attention, part.real)
+            )
+            parts.append((rows, Tokens(ids, attention, real, keys=part.keys)))
         return parts
 
 

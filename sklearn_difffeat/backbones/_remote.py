@@ -43,23 +43,36 @@ class Keys(NamedTuple):
     positions: str
 
 
+class Tied(NamedTuple):
+    """Which entry of a configuration ties the head to the embedding, and their names.
+
+    The head is a module, by its name in the model; what is tied is its weight.
+    """
+
+    flag: str
+    embedding: str
+    head: str
+
+
 class RemoteTextBackbone(TokenizedBackbone):
     """Base of a family: say where things are, and how the model is called.
 
     Attributes
     ----------
     keys : Keys
+    tied : Tied
     tokenizer_source : tuple of str or None
         Repository and commit of the tokenizer, where the model's own has none.
     """
 
     keys: ClassVar[Keys]
+    tied: ClassVar[Tied]
     tokenizer_source: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
-        super().__init__(info, self.find_stages(model), tokenizer)
+        mask_token_id = self.find_mask_token(model.config)
+        super().__init__(info, self.find_stages(model), tokenizer, mask_token_id)
         self.model = model
-        self.mask_token_id = self.find_mask_token(model.config)
 
     @staticmethod
     @abstractmethod
@@ -104,9 +117,13 @@ class RemoteTextBackbone(TokenizedBackbone):
             local_files_only=True,
         )
         cls.adapt(config)
+        tied = cls.tied if getattr(config, cls.tied.flag, False) else None
+        # transformers 5 cannot read how such code says what it ties. No feature needs
+        # the head, so it does not matter whether the two share memory.
+        config.tie_word_embeddings = False
         with _default_dtype(dtype), no_init_weights():
             model = kind(config)
-        _fill(model, source)
+        _fill(model, source, tied)
         model = model.eval().requires_grad_(False).to(device)
         return cls(cls.describe(source), model, tokenizer)
 
@@ -168,10 +185,11 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _fill(model: torch.nn.Module, source: Source) -> None:
+def _fill(model: torch.nn.Module, source: Source, tied: Tied | None) -> None:
     """Copy the weights in, one tensor at a time, and refuse gaps."""
     wanted = model.state_dict()
     filled = set()
+    twins = []
     for file in weight_files(source):
         path = source.at_hand(file)
         if path is None or path.suffix != ".safetensors":
@@ -185,6 +203,19 @@ def _fill(model: torch.nn.Module, source: Source) -> None:
                 if tensor.shape == wanted[key].shape:
                     wanted[key].copy_(tensor)
                     filled.add(wanted[key].data_ptr())
-    # Tied tensors are stored once.
+            if tied:
+                keys = [key for key in weights.keys() if _is_twin(key, tied)]
+                twins += [weights.get_tensor(key) for key in keys]
+    # Tied tensors are stored once, under either name.
     missing = {key for key, one in wanted.items() if one.data_ptr() not in filled}
+    for key in sorted(missing):
+        fitting = [twin for twin in twins if twin.shape == wanted[key].shape]
+        if tied and _is_twin(key, tied) and fitting:
+            wanted[key].copy_(fitting[0])
+            missing.discard(key)
     check_complete(source, missing)
+
+
+def _is_twin(key: str, tied: Tied) -> bool:
+    is_head = key.startswith(f"{tied.head}.") and key.endswith("weight")
+    return is_head or key == tied.embedding

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from sklearn_difffeat.backbones._base import BackboneInfo, TextBackbone, Tokens
+from sklearn_difffeat.backbones._plain_text import PlainTextTokenizer
 from sklearn_difffeat.backbones._source import Source
 
 # Masking rates that a masked diffusion model is asked for; timestep t hides t / 1000.
@@ -36,50 +36,27 @@ class TokenizedBackbone(TextBackbone):
     """Texts to tokens by a tokenizer of transformers."""
 
     def __init__(
-        self, info: BackboneInfo, stages: Sequence[torch.nn.Module], tokenizer: Any
+        self,
+        info: BackboneInfo,
+        stages: Sequence[torch.nn.Module],
+        tokenizer: Any,
+        mask_token_id: int,
     ) -> None:
         super().__init__(info, stages)
         self.tokenizer = tokenizer
-        # Fast tokenizers set truncation and padding on themselves at each call.
-        self._tokenizer_lock = threading.Lock()
+        self.mask_token_id = mask_token_id
+        self._plain_text = PlainTextTokenizer(tokenizer, mask_token_id)
 
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
-        n_special = self.tokenizer.num_special_tokens_to_add()
+        n_special = self._plain_text.n_special
         if max_length <= n_special:
             raise ValueError(
                 f"max_length={max_length} leaves no room for a word beside the "
                 f"{n_special} special tokens; choose at least {n_special + 1}."
             )
-        with self._tokenizer_lock:
-            batch = self.tokenizer(
-                list(texts),
-                truncation=True,
-                max_length=max_length,
-                padding=True,
-                padding_side="right",
-                return_special_tokens_mask=True,
-                return_tensors="pt",
-            )
-        ids, attention = batch["input_ids"].long(), batch["attention_mask"].long()
-        real = ~batch["special_tokens_mask"].bool() & attention.bool()
-        if batch.encodings is not None:
-            rows = batch.encodings
-            truncated = [i for i, row in enumerate(rows) if row.overflowing]
-        else:
-            truncated = self._find_truncated(texts, attention, max_length)
+        ids, attention, real, truncated = self._plain_text.encode(texts, max_length)
         ids, attention, real = self._fill_empty(ids, attention, real)
         return Tokens(ids.to(self.device), attention.to(self.device), real, truncated)
-
-    def _find_truncated(
-        self, texts: Sequence[str], attention: torch.Tensor, max_length: int
-    ) -> list[int]:
-        """Tell which texts were cut by a tokenizer that does not say so itself."""
-        full = (attention.sum(dim=1) == max_length).nonzero().flatten().tolist()
-        with self._tokenizer_lock:
-            lengths = [
-                len(self.tokenizer(texts[i], verbose=False)["input_ids"]) for i in full
-            ]
-        return [i for i, n in zip(full, lengths, strict=True) if n > max_length]
 
     def _fill_empty(
         self, ids: torch.Tensor, attention: torch.Tensor, real: torch.Tensor

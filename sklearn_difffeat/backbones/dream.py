@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
 
 
 class DreamBackbone(RemoteTextBackbone):
@@ -17,6 +17,11 @@ class DreamBackbone(RemoteTextBackbone):
         blocks="num_hidden_layers",
         width="hidden_size",
         positions="max_position_embeddings",
+    )
+    tied = Tied(
+        flag="tie_word_embeddings",
+        embedding="model.embed_tokens.weight",
+        head="lm_head",
     )
 
     @staticmethod

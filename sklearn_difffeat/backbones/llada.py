@@ -7,13 +7,18 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
 
 
 class LLaDABackbone(RemoteTextBackbone):
     """A bidirectional LLaMA; its published code may ignore the attention mask."""
 
     keys = Keys(blocks="n_layers", width="d_model", positions="max_sequence_length")
+    tied = Tied(
+        flag="weight_tying",
+        embedding="model.transformer.wte.weight",
+        head="model.transformer.ff_out",
+    )
     hides_padding = False
 
     @staticmethod

@@ -43,9 +43,9 @@ class MaskedLMBackbone(TokenizedBackbone):
              hasattr(body, name)), body,
         )  # fmt: skip
         layers = inner.layer if hasattr(inner, "layer") else inner.layers
-        super().__init__(info, [body.embeddings, *layers], tokenizer)
+        stages = [body.embeddings, *layers]
+        super().__init__(info, stages, tokenizer, tokenizer.mask_token_id)
         self.model = body
-        self.mask_token_id = tokenizer.mask_token_id
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:

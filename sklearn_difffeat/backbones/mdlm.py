@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone
+from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
 from sklearn_difffeat.backbones._source import Source
 
 
@@ -16,6 +16,11 @@ class MDLMBackbone(RemoteTextBackbone):
     """A DiT over tokens; without attention mask, so texts run by their length."""
 
     keys = Keys(blocks="n_blocks", width="hidden_dim", positions="model_length")
+    tied = Tied(
+        flag="tie_word_embeddings",
+        embedding="backbone.vocab_embed.embedding",
+        head="backbone.output_layer",
+    )
     hides_padding = False
     tokenizer_source = (
         "openai-community/gpt2",

@@ -117,7 +117,7 @@ def _padded_text_pass(
     blocks: Sequence[int],
 ) -> dict[int, torch.Tensor]:
     rate = timestep / backbone.info.n_timesteps
-    hidden_tokens = hide_tokens(tokens.real, rate, plan.seed, draw)
+    hidden_tokens = hide_tokens(tokens.real, tokens.keys, rate, plan.seed, draw)
     ids = tokens.ids.masked_fill(
         hidden_tokens.to(backbone.device), backbone.mask_token_id
     )
