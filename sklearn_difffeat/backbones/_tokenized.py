@@ -43,6 +43,10 @@ class TokenizedBackbone(TextBackbone):
         # Fast tokenizers set truncation and padding on themselves at each call.
         self._tokenizer_lock = threading.Lock()
 
+    @property
+    def locks(self) -> list[Any]:
+        return [*super().locks, self._tokenizer_lock]
+
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
         n_special = self.tokenizer.num_special_tokens_to_add()
         if max_length <= n_special:
