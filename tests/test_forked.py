@@ -1,11 +1,13 @@
 """Processes forked after their parent computed: they compute, or say what to do."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from sklearn_difffeat import (
     release_backbones,
 )
 from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
+from sklearn_difffeat.extraction import _store_file
 from sklearn_difffeat.extraction._claims import Claims
 
 pytestmark = pytest.mark.skipif(
@@ -194,13 +197,15 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
     def child():
         with pytest.raises(RuntimeError, match="another thread was loading a model"):
             transformer.transform(X)
+        assert release_backbones() == 1
 
     with HeldByAnotherThread(_registry._lock):
         in_fork(child)
 
 
+@pytest.mark.parametrize("lock", ["of the connection", "of opening"])
 def test_a_store_whose_lock_another_thread_holds_is_used_by_a_forked_process(
-    tmp_path, monkeypatch
+    lock, tmp_path, monkeypatch
 ):
     store = FeatureStore(tmp_path / "features.db")
     chunk = some_chunk(store, [1])
@@ -211,9 +216,28 @@ def test_a_store_whose_lock_another_thread_holds_is_used_by_a_forked_process(
         assert read_back(store, chunk, [1], block=0)[0, 0] == 100
         store.put([some_chunk(store, [2])])
 
-    with HeldByAnotherThread(store.file.lock):
+    locks = {"of the connection": store.file.lock, "of opening": _store_file._open_lock}
+    with HeldByAnotherThread(locks[lock]):
         in_fork(child)
     assert store.describe()["rows"].sum() == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_a_forked_process_does_not_close_its_parents_connection(tmp_path):
+    store = FeatureStore(tmp_path / "features.db")
+    store.put([some_chunk(store, [1])])
+
+    def n_open():
+        links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+        return links.count(store.path)
+
+    before = n_open()
+
+    def child():
+        gc.collect()
+        assert n_open() == before >= 1
+
+    in_fork(child)
 
 
 def test_reading_begun_before_a_fork_goes_on_without_the_parents_connection(tmp_path):

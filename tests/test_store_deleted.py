@@ -81,6 +81,38 @@ def test_the_next_use_makes_a_deleted_store_anew(store, all_files):
     assert FeatureStore(store.path).describe()["rows"].item() == 1
 
 
+def test_a_store_made_anew_takes_nothing_of_the_log_of_a_deleted_one(store):
+    command = [sys.executable, "-c", WRITER, store.path, os.path.dirname(__file__)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline().strip() == "written"
+        before = (
+            os.stat(store.path + "-shm").st_ino,
+            os.stat(store.path + "-wal").st_ino,
+        )
+        delete(store, all_files=False)
+        chunk = some_chunk(store, [1])
+        store.put([chunk])
+        after = os.stat(store.path + "-shm").st_ino, os.stat(store.path + "-wal").st_ino
+        assert not set(before) & set(after)
+        other.communicate()
+    assert read_back(store, chunk, [1, 5], block=0)[0, 0] == 100
+    assert store.describe()["rows"].item() == 1
+
+
+def test_an_error_of_sqlite_in_a_deleted_file_says_that_it_was_deleted(store):
+    file = store.file
+    with pytest.raises(FileNotFoundError, match=IN_USE), file.reading() as connection:
+        delete(store)
+        connection.execute("SELECT * FROM what_is_not_there")
+
+
+def test_another_database_written_over_a_store_is_an_error(store):
+    with pytest.raises(ValueError, match="no feature store or is damaged"):
+        with store.file.reading() as connection:
+            connection.execute("SELECT * FROM what_is_not_there")
+
+
 def test_places_are_those_of_one_file(store):
     chunk = some_chunk(store, [1, 2])
     store.put([chunk])
