@@ -12,15 +12,12 @@ from typing import Any
 # A fork waits so long for other threads to come out of a pass or of a store.
 WAIT_SECONDS = 10.0
 
-_PARALLELISM = "TOKENIZERS_PARALLELISM"
-
 
 class _Process:
     """Of this process: whether it used torch, and was forked from one that had it."""
 
     used_torch = False
     inherited_torch = False
-    silenced = False
 
 
 def uses_torch() -> None:
@@ -107,28 +104,11 @@ def _register(**hooks: Callable[[], None]) -> None:
         os.register_at_fork(**hooks)
 
 
-def _before() -> None:
-    # The tokenizers library looks here within a fork, and prints a warning that asks
-    # the user to set this; a forked process of ours has one thread anyway.
-    if _Process.used_torch and _PARALLELISM not in os.environ:
-        os.environ[_PARALLELISM] = "false"
-        _Process.silenced = True
-
-
-def _after_in_parent() -> None:
-    if _Process.silenced:
-        os.environ.pop(_PARALLELISM, None)
-        _Process.silenced = False
-
-
 def _after_in_child() -> None:
-    _Process.silenced = False
     _Process.inherited_torch = "torch" in sys.modules
     if _Process.used_torch:
         # At once: only the thread that forked is there, and others will follow it.
         _compute_in_one_thread()
 
 
-_register(
-    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-)
+_register(after_in_child=_after_in_child)

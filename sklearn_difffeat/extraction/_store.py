@@ -61,7 +61,16 @@ class FeatureStore:
     IsADirectoryError
         When the path is a folder.
     PermissionError
-        When the file cannot be made or written.
+        When the file cannot be made, or ``max_size`` is given and it cannot be written.
+    FileNotFoundError
+        When its folder does not exist; from a transformer, also when the file was
+        deleted or replaced in the middle of a call. The next call makes it anew.
+
+    Warns
+    -----
+    UserWarning
+        Once a process, when the file is there but cannot be written: features in it are
+        used, others are computed but not kept.
 
     See Also
     --------
