@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_difffeat._fork import refuse_inherited_gpu, uses_torch
 from sklearn_difffeat._lbfgs import Float
 from sklearn_difffeat._principal_axes import PrincipalAxes, row_chunks
 
@@ -135,6 +136,8 @@ def _array_library(
         )
     import torch
 
+    uses_torch()
+    refuse_inherited_gpu(device)
     return (
         torch,
         lambda a: torch.tensor(

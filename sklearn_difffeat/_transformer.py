@@ -243,16 +243,14 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         from sklearn_difffeat.extraction._devices import native_dtype, usable_device
         from sklearn_difffeat.extraction._gather import gather
         from sklearn_difffeat.extraction._job import Job
-        from sklearn_difffeat.extraction._store import FeatureStore
+        from sklearn_difffeat.extraction._store import store_for
 
         n_present = int((~absent).sum())
         present = np.setdiff1d(np.flatnonzero(~absent), list(errors))
         if not len(present):
             self._warn_unreadable(errors, n_present)
             return
-        store = None
-        if self.cache:
-            store = FeatureStore(None if self.cache is True else self.cache)
+        store = store_for(self.cache)
         device = usable_device(self.device)
         dtype = self.dtype
         if dtype == "auto":

@@ -167,6 +167,11 @@ class Backbone(ABC):
         self.lock = threading.RLock()
 
     @property
+    def locks(self) -> list[Any]:
+        """Every lock of the model; free when no thread is using it."""
+        return [self.lock]
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.stages[0].parameters()).device

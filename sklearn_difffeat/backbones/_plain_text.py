@@ -44,13 +44,17 @@ class PlainTextTokenizer:
     tokenizer : PreTrainedTokenizerBase
     mask_token_id : int
         The token that hides others; not always one of the tokenizer's.
+
+    Attributes
+    ----------
+    lock : threading.Lock
+        Fast tokenizers set truncation and padding on themselves at each call.
     """
 
     def __init__(self, tokenizer: Any, mask_token_id: int) -> None:
         self.tokenizer = tokenizer
         self.mask_token_id = mask_token_id
-        # Fast tokenizers set truncation and padding on themselves at each call.
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         added = tokenizer.added_tokens_decoder.get(mask_token_id)
         if tokenizer.is_fast and added is not None and not added.special:
             # Only special tokens can be looked past.
@@ -72,7 +76,7 @@ class PlainTextTokenizer:
 
     def encode(self, texts: Sequence[str], max_length: int) -> Encoded:
         """Cut texts into at most ``max_length`` tokens, and pad on the right."""
-        with self._lock:
+        with self.lock:
             parts = [self._enough_of(text, max_length) for text in texts]
             if self.tokenizer.is_fast:
                 batch, truncated = self._encode_fast(parts, max_length)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sklearn_difffeat._fork import hold_during_fork, refuse_inherited_gpu, uses_torch
 from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
 from sklearn_difffeat.backbones._code import carries_code, check_trusted
 from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
@@ -48,6 +49,8 @@ MAX_LOADED = 4
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _lock = threading.Lock()
 _told: set[str] = set()
+# Whether this process was forked while another thread loaded a model.
+_forked_while_loading = False
 
 
 def _declared_family(source: Source) -> str | None:
@@ -195,7 +198,16 @@ def load_backbone(
         When the weights are damaged, or the files are no longer those described.
     OSError
         When they are not all here and the hub cannot be reached.
+    RuntimeError
+        When this process was forked in a way that leaves it no model to run.
     """
+    uses_torch()
+    refuse_inherited_gpu(device)
+    if _forked_while_loading:
+        raise RuntimeError(
+            "this process was forked while another thread was loading a model, which "
+            "leaves torch half set up here; fork before or after that."
+        )
     fingerprint = source.fingerprint
     _check_unchanged(source, source.expected or fingerprint, fingerprint)
     key = (fingerprint, device, dtype)
@@ -255,3 +267,20 @@ def release_backbones() -> int:
         _loaded.clear()
     release_device_memory()
     return count
+
+
+def _locks_of_models() -> list[Any]:
+    return [_lock, *(lock for model in list(_loaded.values()) for lock in model.locks)]
+
+
+def _forget_unfinished(lost: set[int]) -> None:
+    """In a forked process: let go of models that another thread was using."""
+    global _forked_while_loading
+    _forked_while_loading = _forked_while_loading or id(_lock) in lost
+    for key, model in list(_loaded.items()):
+        # Hooks of that thread's pass are still on the model.
+        if any(id(lock) in lost for lock in model.locks):
+            del _loaded[key]
+
+
+hold_during_fork(_locks_of_models, _forget_unfinished)

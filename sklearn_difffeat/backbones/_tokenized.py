@@ -47,6 +47,10 @@ class TokenizedBackbone(TextBackbone):
         self.mask_token_id = mask_token_id
         self._plain_text = PlainTextTokenizer(tokenizer, mask_token_id)
 
+    @property
+    def locks(self) -> list[Any]:
+        return [*super().locks, self._plain_text.lock]
+
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:
         n_special = self._plain_text.n_special
         if max_length <= n_special:

@@ -54,8 +54,11 @@ class Claims:
     def __exit__(self, *error: object) -> None:
         # Where the store itself has failed, its error is the one to be seen.
         quietly = suppress(OSError, ValueError) if error[0] else nullcontext()
-        with quietly, self.store.file.transaction() as connection:
-            _dismiss(connection, self.worker)
+        with quietly:
+            file = self.store.file
+            if file.writable:
+                with file.transaction() as connection:
+                    _dismiss(connection, self.worker)
 
     def take(
         self, digests: Sequence[bytes], needed: np.ndarray
@@ -76,9 +79,13 @@ class Claims:
         places : ndarray of shape (n,), int64
             Of the rows' latents in the store; -1 where it has none.
         """
-        with self.store.file.transaction() as connection:
-            self._sign_in(connection)
-            _dismiss_the_dead(connection)
+        file = self.store.file
+        # Of what cannot be kept nobody else would have anything: no claims then.
+        held = file.transaction() if file.writable else file.reading()
+        with held as connection:
+            if file.writable:
+                self._sign_in(connection)
+                _dismiss_the_dead(connection)
             found = np.column_stack(
                 [self.store.find(p, digests, self.deepest)[0] >= 0 for p in self.passes]
             )
@@ -92,17 +99,21 @@ class Claims:
                 wanted = np.column_stack([wanted, missing])
             blocked = np.zeros(len(digests), dtype=bool)
             for column, one in enumerate(passes):
+                if not file.writable:
+                    continue
                 others = self._claimed_by_others(connection, one)
                 if others:
                     blocked |= wanted[:, column] & [d in others for d in digests]
             granted = wanted.any(axis=1) & ~blocked
-            connection.executemany(
-                "INSERT OR REPLACE INTO claim VALUES (?, ?, ?, ?, ?)",
-                [
-                    (*passes[column], digests[row], self.worker)
-                    for row, column in np.argwhere(wanted & granted[:, None]).tolist()
-                ],
-            )
+            claimed = np.argwhere(wanted & granted[:, None]).tolist()
+            if file.writable:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO claim VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (*passes[column], digests[row], self.worker)
+                        for row, column in claimed
+                    ],
+                )
         known = np.asarray((needed & found).any(axis=1))
         return granted, known, places
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +20,17 @@ from sklearn_difffeat.extraction._chunk import (
     Index,
     Pass,
 )
+from sklearn_difffeat.extraction._store_errors import deleted
 from sklearn_difffeat.extraction._store_file import StoreFile, open_file
+from sklearn_difffeat.extraction._store_place import Identity, identity
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Indexes kept in memory, one for each pass; about 200 bytes a row.
 MAX_INDEXES = 16
+# A place holds, from the last bit on, a position, a chunk and the connection.
+TAG_SHIFT = POSITION_BITS + 31
 
 
 class FeatureStore:
@@ -55,7 +61,16 @@ class FeatureStore:
     IsADirectoryError
         When the path is a folder.
     PermissionError
-        When the file cannot be made or written.
+        When the file cannot be made, or ``max_size`` is given and it cannot be written.
+    FileNotFoundError
+        When its folder does not exist; from a transformer, also when the file was
+        deleted or replaced in the middle of a call. The next call makes it anew.
+
+    Warns
+    -----
+    UserWarning
+        Once a process, when the file is there but cannot be written: features in it are
+        used, others are computed but not kept.
 
     See Also
     --------
@@ -82,8 +97,11 @@ class FeatureStore:
         self, path: str | os.PathLike[str] | None = None, *, max_size: int | None = None
     ) -> None:
         # Whole, since a worker may stand in another folder.
-        self.path = None if path is None else os.path.abspath(os.fspath(path))
-        file = self.file
+        self.path = None if path is None else os.path.abspath(_checked(path))
+        # The file that is in use since ``space`` was asked.
+        self._identity: Identity | None = None
+        self._descriptions: dict[int, str] = {}
+        file = open_file(self.path)
         if max_size is not None:
             if max_size < 0:
                 raise ValueError(f"max_size={max_size} is negative; give bytes, or 0.")
@@ -96,12 +114,26 @@ class FeatureStore:
 
     @property
     def file(self) -> StoreFile:
-        """This process's connection."""
+        """This process's connection.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the file in use was deleted or replaced.
+        """
+        if self.path is not None and self._identity is not None:
+            if self._identity != identity(self.path):
+                raise deleted(self.path)
         return open_file(self.path)
 
     def __repr__(self) -> str:
         where = "" if self.path is None else repr(self.path)
         return f"{type(self).__name__}({where})"
+
+    def __fspath__(self) -> str:
+        if self.path is None:
+            raise TypeError("the store in memory has no path; give cache=True for it.")
+        return self.path
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
@@ -109,13 +141,13 @@ class FeatureStore:
     @property
     def max_size(self) -> int | None:
         """Bytes that the store may take; None where there is no bound."""
-        with self.file.reading() as connection:
+        with open_file(self.path).reading() as connection:
             return _setting(connection, "max_size")
 
     @property
     def size(self) -> int:
         """Bytes that the features take, with the store's own tables."""
-        with self.file.reading() as connection:
+        with open_file(self.path).reading() as connection:
             return _used(connection)
 
     def describe(self) -> pd.DataFrame:
@@ -130,7 +162,7 @@ class FeatureStore:
         """
         import pandas as pd
 
-        with self.file.reading() as connection:
+        with open_file(self.path).reading() as connection:
             found = connection.execute(
                 "SELECT description, timestep, draw, deepest + 1, "
                 f"sum(length(digests)) / {DIGEST_BYTES}, sum((SELECT "
@@ -148,27 +180,27 @@ class FeatureStore:
 
     def clear(self) -> None:
         """Forget every feature and give the space back."""
-        with self.file.transaction() as connection:
+        file = open_file(self.path)
+        with file.transaction() as connection:
             for table in ("pooled", "chunk", "space", "claim", "worker"):
                 connection.execute(f"DELETE FROM {table}")
             _count_removal(connection)
-        with self.file.reading() as connection:
+        with file.reading() as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def space(self, description: Mapping[str, Any]) -> int:
-        """Return the number of a backbone with its settings."""
+        """Return the number of a backbone with its settings, and begin to use the file.
+
+        The number is one of the content: it means the same in every file, so that a
+        store that is cleared or replaced meanwhile never takes it for another's.
+        """
         text = json.dumps(description, sort_keys=True)
-        query = "SELECT id FROM space WHERE description = ?"
-        with self.file.reading() as connection:
-            found = connection.execute(query, (text,)).fetchone()
-        if found is None:
-            with self.file.transaction() as connection:
-                connection.execute(
-                    "INSERT OR IGNORE INTO space (description) VALUES (?)", (text,)
-                )
-                found = connection.execute(query, (text,)).fetchone()
-        return int(found[0])
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        number = int.from_bytes(digest, "big") >> 1
+        self._descriptions[number] = text
+        self._identity = open_file(self.path).identity
+        return number
 
     def find(
         self, one: Pass, digests: Sequence[bytes], deepest: int
@@ -190,8 +222,9 @@ class FeatureStore:
         """
         file = self.file
         with file.reading() as connection:
-            index = _refreshed(file, connection, one)
+            index = _refreshed(file, connection, self._as_kept(connection, one))
             places = index.find(digests, deepest)
+            places[places >= 0] |= _tag(file)
             truncated = np.zeros(len(digests), dtype=bool)
             if index.truncated:
                 truncated[:] = [digest in index.truncated for digest in digests]
@@ -216,9 +249,13 @@ class FeatureStore:
         ValueError
             When what the file holds is not what was written.
         """
+        file = self.file
         rows = np.argsort(places, kind="stable")
         rows = rows[np.searchsorted(places[rows], 0) :]
-        chunks, positions = np.divmod(places[rows], 1 << POSITION_BITS)
+        tags = places[rows] >> TAG_SHIFT << TAG_SHIFT
+        # Chunks of another file have other features under the same numbers.
+        rows = rows[tags == _tag(file)]
+        chunks, positions = np.divmod(places[rows] - _tag(file), 1 << POSITION_BITS)
         starts = np.flatnonzero(np.diff(chunks, prepend=-1))
         ends = np.append(starts[1:], len(rows))[: len(starts)]
         query = (
@@ -226,9 +263,10 @@ class FeatureStore:
             f"WHERE chunk = ? AND block IN "
             f"({', '.join(str(int(block)) for block in set(blocks))})"
         )
-        file = self.file
         numbers = chunks[starts].tolist()
         for chunk, start, end in zip(numbers, starts, ends, strict=True):
+            if self.file is not file:
+                return
             with file.reading() as connection:
                 found = connection.execute(query, (chunk,)).fetchall()
             # Fewer blocks: the chunk was removed after it was found.
@@ -250,6 +288,8 @@ class FeatureStore:
     def put(self, chunks: Sequence[Chunk]) -> None:
         """Keep what passes gave, whole, or nothing of it.
 
+        A store that cannot be written keeps nothing, as was said when it was opened.
+
         Raises
         ------
         OSError
@@ -258,21 +298,40 @@ class FeatureStore:
             When the chunks alone are larger than ``max_size``.
         """
         file = self.file
+        if not file.writable:
+            return
         with file.transaction() as connection:
             n_bytes = sum(a.nbytes for c in chunks for a in c.values.values())
             self._make_room(connection, n_bytes)
             for chunk in chunks:
-                one, deepest = chunk.one, max(chunk.values)
+                deepest = max(chunk.values)
+                one = self._as_kept(connection, chunk.one, insert=True)
                 # Two processes may have computed a row, where one was taken for dead.
                 known = _refreshed(file, connection, one).find(chunk.digests, deepest)
                 new = np.flatnonzero((known < 0) & chunk.lasting)
                 if len(new):
-                    _insert(connection, chunk.take(new), deepest)
+                    _insert(connection, replace(chunk.take(new), one=one), deepest)
                 connection.executemany(
                     "DELETE FROM claim WHERE space = ? AND timestep = ? AND draw = ? "
                     "AND digest = ?",
-                    [(*one, digest) for digest in chunk.digests],
+                    [(*chunk.one, digest) for digest in chunk.digests],
                 )
+
+    def _as_kept(
+        self, connection: sqlite3.Connection, one: Pass, *, insert: bool = False
+    ) -> Pass:
+        """Return a pass with the number that this very file has for its space.
+
+        Older files count their spaces.
+        """
+        text = self._descriptions.get(one.space)
+        if text is None:
+            return one
+        query = "SELECT id FROM space WHERE description = ?"
+        found = connection.execute(query, (text,)).fetchone()
+        if found is None and insert:
+            connection.execute("INSERT INTO space VALUES (?, ?)", (one.space, text))
+        return one if found is None else one._replace(space=found[0])
 
     def _make_room(self, connection: sqlite3.Connection, n_bytes: int) -> None:
         bound = _setting(connection, "max_size")
@@ -294,6 +353,33 @@ class FeatureStore:
             removed = True
         if removed:
             _count_removal(connection)
+
+
+def store_for(cache: Any) -> FeatureStore | None:
+    """Return the store that the parameter ``cache`` of a transformer names.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+        When it names none.
+    """
+    if cache is None or isinstance(cache, (bool, np.bool_)):
+        return FeatureStore() if cache else None
+    return FeatureStore() if getattr(cache, "path", "") is None else FeatureStore(cache)
+
+
+def _checked(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"cache={path!r} is no text; give the path as str or Path.")
+    if not text:
+        raise ValueError("cache='' is empty; name a file, such as 'features.db'.")
+    return text
+
+
+def _tag(file: StoreFile) -> int:
+    """Return the part of a row's place that tells which connection found it."""
+    return file.number % (1 << 63 - TAG_SHIFT) << TAG_SHIFT
 
 
 def _setting(connection: sqlite3.Connection, name: str) -> int | None:

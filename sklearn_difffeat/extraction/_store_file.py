@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import errno
+import itertools
 import os
 import sqlite3
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from sklearn_difffeat._fork import hold_during_fork
+from sklearn_difffeat.extraction import _store_place as place
+from sklearn_difffeat.extraction._store_errors import (
+    BUSY_SECONDS,
+    deleted,
+    explained,
+    speaks_of_rights,
+)
 
 APPLICATION_ID = 0x44464654
 VERSION = 1
 PAGE_BYTES = 65536
 LOG_PAGES = 256
-BUSY_SECONDS = 120
 SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER);
 INSERT INTO setting VALUES ('max_size', NULL), ('removals', 0);
@@ -42,28 +52,78 @@ CREATE TABLE claim (
 # Connections of this process by path ("" is the store in memory).
 _open: dict[tuple[int, str], StoreFile] = {}
 _open_lock = threading.Lock()
+# Stores that this process has said it cannot write.
+_told: set[str] = set()
+_numbers = itertools.count()
 
 
 class StoreFile:
-    """One connection to a store, shared by the threads of a process."""
+    """One connection to a store, shared by the threads of a process.
+
+    Attributes
+    ----------
+    number : int
+        Tells it from the other connections of this process.
+    identity : tuple or None
+        Of the file; None in memory.
+    state : tuple or None
+        Of a file that cannot be written, when it was opened.
+    writable : bool
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = f"cache={path!r}" if path else "the store in memory"
+        self.number = next(_numbers)
         self.lock = threading.RLock()
         # What a store has read of the file so far, by pass.
         self.indexes: OrderedDict[Any, Any] = OrderedDict()
         # Chunk and block of what was found to be whole, once in a process.
         self.verified: set[tuple[int, int]] = set()
+        self.identity: place.Identity | None = None
+        self.state: place.Identity | None = None
+        self.writable = self._is_locked = True
+        # The log lies beside the file itself, wherever links to it are.
+        self._real = os.path.realpath(path) if path else ""
         with self.speaking():
-            self.connection = sqlite3.connect(
-                path or ":memory:",
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
+            if self._real:
+                self._open_file()
+            else:
+                self.connection = self._connect(":memory:")
+                self._prepare()
+
+    def _connect(self, where: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            where,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=where.startswith("file:"),
+        )
+
+    def _open_file(self) -> None:
+        place.make_file(self._real)
+        self.identity = place.identity(self._real)
+        self.writable = place.is_writable(self._real)
+        if self.writable:
+            self.connection = self._connect(place.address(self._real))
+            try:
+                self._prepare()
+                return
+            except (sqlite3.Error, PermissionError) as error:
+                # Rights that only SQLite's own attempt can tell.
+                if isinstance(error, sqlite3.Error) and not speaks_of_rights(error):
+                    raise
+                self.connection.close()
+                self.writable = False
+        # Before the opening: what changes from here on is noticed.
+        self.state = place.state(self._real)
+        address, self._is_locked = place.address_to_read(self._real)
+        self.connection = self._connect(address)
+        if not self._check_version():
+            raise PermissionError(
+                errno.EACCES, f"{self.name} is empty and cannot be written"
             )
-            self._prepare()
-        self.inode = _inode(path)
 
     def _prepare(self) -> None:
         execute = self.connection.execute
@@ -81,16 +141,18 @@ class StoreFile:
                 execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {VERSION}")
 
-    def _check_version(self) -> None:
+    def _check_version(self) -> bool:
+        """Return whether the file is a store; False where it is still empty."""
+
         def number(pragma: str) -> int:
             return int(self.connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
         kind, version = number("application_id"), number("user_version")
         if kind == APPLICATION_ID and version == VERSION:
-            return
+            return True
         tables = self.connection.execute("SELECT count(*) FROM sqlite_master")
         if kind == 0 and version == 0 and tables.fetchone()[0] == 0:
-            return
+            return False
         self.connection.close()
         if kind != APPLICATION_ID:
             raise ValueError(
@@ -103,24 +165,63 @@ class StoreFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the store for writing; all of the block's changes count, or none."""
+        """Hold the store for writing; all of the block's changes count, or none.
+
+        Raises
+        ------
+        PermissionError
+            When the store cannot be written.
+        """
+        if not self.writable:
+            raise PermissionError(
+                errno.EACCES,
+                f"{self.name} cannot be written, its features are only read; give "
+                "yourself the rights to its file and folder, or copy it elsewhere",
+            )
         with self.lock, self.speaking():
-            self.connection.execute("BEGIN IMMEDIATE")
+            if self.connection.in_transaction:
+                # Ctrl-C may have come between a transaction and its end.
+                self.connection.execute("ROLLBACK")
             try:
+                self.connection.execute("BEGIN IMMEDIATE")
                 yield self.connection
                 self.connection.execute("COMMIT")
             except BaseException:
+                self.indexes.clear()
                 # SQLite may have rolled back by itself, on a full disk for one.
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
-                self.indexes.clear()
                 raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read, without holding up those who write."""
+        """Read, without holding up those who write.
+
+        Raises
+        ------
+        OSError
+            When a store that is read without a lock was written meanwhile.
+        """
         with self.lock, self.speaking():
             yield self.connection
+        if not self._is_locked and self.has_changed():
+            raise OSError(
+                errno.EAGAIN,
+                f"{self.name} was written by another process while it was read; call "
+                "again",
+            )
+
+    def has_changed(self) -> bool:
+        """Whether it is to be opened anew, as its rights or unlocked bytes changed."""
+        if self.state is None:
+            return False
+        now = place.state(self._real)
+        # A reader that locks sees the writes of others whole; rights come first.
+        return now[0] != self.state[0] if self._is_locked else now != self.state
+
+    def is_gone(self) -> bool:
+        """Whether the file was deleted, or another one is in its place."""
+        return self.identity is not None and self.identity != place.identity(self.path)
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
@@ -130,6 +231,8 @@ class StoreFile:
         ------
         OSError
             When the disk is full or the file cannot be written or read.
+        FileNotFoundError
+            When the file was deleted.
         TimeoutError
             When another process holds the store for too long.
         ValueError
@@ -137,35 +240,18 @@ class StoreFile:
         """
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            said = f"{self.name}: {error}"
-            text = str(error)
-            if "full" in text:
-                raise OSError(
-                    errno.ENOSPC,
-                    f"{said}; make room and call again: what was computed before is "
-                    "kept",
-                ) from error
-            if "readonly" in text or "unable to open" in text:
-                raise PermissionError(
-                    errno.EACCES,
-                    f"{said}; a store needs a folder that exists and is writable",
-                ) from error
-            if "locked" in text:
-                raise TimeoutError(
-                    f"{said} for {BUSY_SECONDS} s; close the program that holds it."
-                ) from error
-            if "disk I/O" in text:
-                raise OSError(errno.EIO, f"{said}; check the disk") from error
-            if "not a database" in text or "malformed" in text:
-                raise ValueError(
-                    f"{said}; the file is no feature store or is damaged: move it away "
-                    "and its features will be computed anew."
-                ) from error
-            raise
+        except sqlite3.Error as error:
+            if self.is_gone():
+                raise deleted(self.path) from error
+            said = explained(error, self.name)
+            if said is None:
+                raise
+            raise said from error
 
     def close(self) -> None:
         """Write the log into the file and let go of it."""
+        if _open.get((os.getpid(), self.path)) is self:
+            del _open[os.getpid(), self.path]
         self.connection.close()
 
 
@@ -182,50 +268,56 @@ def _retry_while_locked(execute: Any) -> None:
     execute()
 
 
-def _inode(path: str) -> tuple[int, int] | None:
-    if not path:
-        return None
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def open_file(path: str | None) -> StoreFile:
     """Return this process's connection to a store; None is the store in memory.
+
+    A store that cannot be written is opened for reading, with a warning.
 
     Raises
     ------
     IsADirectoryError, PermissionError, ValueError
-        When the path is a folder, cannot be written, or is no feature store.
+        When the path is a folder, cannot be made or read, or is no feature store.
     """
     text = "" if path is None else os.path.abspath(path)
     # A connection must not be carried through a fork.
     key = os.getpid(), text
     with _open_lock:
         file = _open.get(key)
-        if file is not None and file.inode == _inode(text):
-            return file
-        if os.path.isdir(text):
-            raise IsADirectoryError(
-                errno.EISDIR,
-                f"cache={path!r} is a folder; name a file in it, such as "
-                f"{str(Path(text, 'features.db'))!r}",
-            )
-        if text and not os.path.isdir(os.path.dirname(text)):
-            raise FileNotFoundError(
-                errno.ENOENT, f"cache={path!r}: its folder does not exist; make it"
-            )
-        if file is not None:
-            # The file was deleted or replaced under the connection.
-            file.close()
-        _open[key] = StoreFile(text)
-        return _open[key]
+        if file is None or file.is_gone() or file.has_changed():
+            if text:
+                place.check_place(text)
+            # Other threads may still use the old one: it closes after the last.
+            file = _open[key] = StoreFile(text)
+    if not file.writable and text not in _told:
+        _told.add(text)
+        warnings.warn(
+            f"{file.name} cannot be written: features in it are used, others are "
+            "computed but not kept.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return file
+
+
+def _locks() -> list[Any]:
+    return [_open_lock, *(file.lock for file in list(_open.values()))]
+
+
+def _leave_to_the_parent(lost: set[int]) -> None:
+    """In a forked process: never use the parent's connections, nor close them.
+
+    Closing would write the log and delete it, although the parent goes on using it.
+    """
+    for file in _open.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(file.connection))
+    _open.clear()
+
+
+hold_during_fork(_locks, _leave_to_the_parent)
 
 
 @atexit.register
 def _close_all() -> None:
-    for (process, _), file in _open.items():
+    for (process, _), file in list(_open.items()):
         if process == os.getpid():
             file.close()

@@ -1,0 +1,134 @@
+"""Where a store's file lies: whether it is there, may be written, was changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be deleted.
+    fcntl = None  # type: ignore[assignment]
+
+# SQLite's log of what is not yet in the file, and the log's shared index.
+LOG, LOG_INDEX = "-wal", "-shm"
+
+Identity = tuple[int, ...]
+
+
+def identity(path: str) -> Identity | None:
+    """Return what tells a file from others of the same name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def state(path: str) -> Identity:
+    """Return what changes when anybody writes to a store, or may do so from now on."""
+    found: list[int] = [is_writable(path)]
+    for end in ("", LOG):
+        try:
+            status = os.stat(path + end)
+        except OSError:
+            found.append(-1)
+        else:
+            found += [status.st_size, status.st_mtime_ns]
+    return tuple(found)
+
+
+def is_writable(path: str) -> bool:
+    """Whether this process may write to a store that is there."""
+    beside = [path + end for end in (LOG, LOG_INDEX)]
+    there = [name for name in beside if os.path.exists(name)]
+    if len(there) < len(beside):
+        there.append(os.path.dirname(path))
+    return all(os.access(name, os.W_OK) for name in [path, *there])
+
+
+def check_place(path: str) -> None:
+    """Raise when no store can be at a path.
+
+    Raises
+    ------
+    IsADirectoryError
+        When it is a folder.
+    FileNotFoundError
+        When its folder does not exist.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(
+            errno.EISDIR,
+            f"cache={path!r} is a folder; name a file in it, such as "
+            f"{str(Path(path, 'features.db'))!r}",
+        )
+    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise FileNotFoundError(
+            errno.ENOENT, f"cache={path!r}: its folder does not exist; make it"
+        )
+
+
+def make_file(path: str) -> None:
+    """Make an empty file, unless there is one, and remove what is left of an older.
+
+    Raises
+    ------
+    PermissionError
+        When the folder cannot be written.
+    """
+    if os.path.exists(path):
+        return
+    folder = None
+    try:
+        if fcntl is not None:
+            # Nobody else may make the file between the look and the removal.
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            for end in (LOG, LOG_INDEX):
+                Path(path + end).unlink(missing_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise PermissionError(
+            errno.EACCES,
+            f"cache={path!r} does not exist and its folder cannot be written; a store "
+            "needs a folder that exists and is writable",
+        ) from error
+    finally:
+        if folder is not None:
+            fcntl.flock(folder, fcntl.LOCK_UN)
+            os.close(folder)
+
+
+def address(path: str) -> str:
+    """Return how to open a store that may be written."""
+    # SQLite would make the file that another process has just deleted.
+    return f"{Path(path).as_uri()}?mode=rw"
+
+
+def address_to_read(path: str) -> tuple[str, bool]:
+    """Return how to open a store that cannot be written, and whether it is locked.
+
+    Raises
+    ------
+    PermissionError
+        When the newest features cannot be told from unfinished ones.
+    """
+    log, index = Path(path + LOG), Path(path + LOG_INDEX)
+    uri = Path(path).as_uri()
+    if log.exists() and index.exists():
+        # In use by others, or left by a process that was killed.
+        return f"{uri}?mode=ro", True
+    if log.exists() and log.stat().st_size:
+        raise PermissionError(
+            errno.EACCES,
+            f"cache={path!r} cannot be written, and {log.name} beside it holds what is "
+            "not yet part of it; open the store once where it can be written",
+        )
+    # Everything is in the file, and nobody has it open. SQLite would need to write
+    # beside it, unless it takes the file for one that nobody changes: hence ``state``.
+    return f"{uri}?immutable=1", False
