@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from sklearn_difffeat._cells import is_missing
+from sklearn_difffeat._paths import absolute
 from sklearn_difffeat._pillow import allowed_formats
 from sklearn_difffeat.extraction._chunk import DIGEST_BYTES
 
@@ -82,7 +83,7 @@ def read_image(cell: Any, row: int) -> tuple[Any, str]:
         return cell, f"{len(cell)} bytes"
     path = os.fspath(cell)
     try:
-        with open(path, "rb") as file:
+        with open(absolute(path), "rb") as file:
             return file.read(), short(path, LONGEST_NAME)
     except (OSError, ValueError) as error:
         raise _unread(path, row, error) from error
@@ -94,7 +95,7 @@ def check_path(cell: Any, row: int) -> None:
     if path is None:
         return
     try:
-        os.stat(path)
+        os.stat(absolute(path))
     except (OSError, ValueError) as error:
         raise _unread(path, row, error) from error
 

@@ -22,6 +22,7 @@ from sklearn_difffeat._image_cells import (
     path_of,
     read_image,
 )
+from sklearn_difffeat._paths import absolute
 from sklearn_difffeat._pillow import PillowState
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.extraction._plan import Plan
@@ -107,7 +108,7 @@ class ImageReader(Reader):
 
     def portable(self, cell: Any) -> Any:
         path = path_of(cell)
-        return cell if path is None else os.path.abspath(path)
+        return cell if path is None else absolute(path)
 
     def for_workers(self) -> ImageReader:
         return replace(self, pillow=PillowState.here())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sklearn_difffeat._paths import absolute
 from sklearn_difffeat.backbones import _hub
 from sklearn_difffeat.backbones._fingerprint import (
     WEIGHT_SUFFIXES,
@@ -169,10 +170,10 @@ def locate(
     text = os.fspath(name)
     if text in embedded_names():
         return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
-    if os.path.isdir(text):
+    if os.path.isdir(absolute(text)):
         return Source(
             text,
-            os.path.abspath(text),
+            absolute(text),
             on_hub=False,
             trust_remote_code=trust_remote_code,
         )

@@ -102,7 +102,8 @@ def gather(
 def _in_parallel(extraction: Extraction, n_jobs: int | None) -> None:
     """Have joblib's workers compute what the store does not know."""
     job, rows, store = extraction.job, extraction.rows, extraction.store
-    path = None if store is None else store.path
+    # What a store that cannot be written does not take is handed back.
+    path = store.path if store is not None and store.file.writable else None
     known: list[np.ndarray] = []
     pieces = _Pieces(extraction, effective_n_jobs(n_jobs), known)
     first = next(pieces, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sklearn_difffeat._paths import absolute
 from sklearn_difffeat.extraction._chunk import (
     DIGEST_BYTES,
     POSITION_BITS,
@@ -97,7 +98,7 @@ class FeatureStore:
         self, path: str | os.PathLike[str] | None = None, *, max_size: int | None = None
     ) -> None:
         # Whole, since a worker may stand in another folder.
-        self.path = None if path is None else os.path.abspath(_checked(path))
+        self.path = None if path is None else absolute(_checked(path))
         # The file that is in use since ``space`` was asked.
         self._identity: Identity | None = None
         self._descriptions: dict[int, str] = {}
