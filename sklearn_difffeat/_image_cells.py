@@ -104,6 +104,7 @@ def _unread(path: str | bytes, row: int, error: Exception) -> Exception:
     """Say what is wrong with a path that could not be read."""
     where = f"row {row} of X:"
     text = os.fsdecode(path)
+    shown = short(text, LONGEST_NAME)
     encoded = _name_of_encoded(text)
     if encoded is not None:
         return ValueError(
@@ -117,15 +118,15 @@ def _unread(path: str | bytes, row: int, error: Exception) -> Exception:
         )
     lost = (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError)
     if isinstance(error, lost) or len(text) > LONGEST_NAME:
-        what = "a folder, not a file," if os.path.isdir(path) else "no file"
+        what = "a folder, not a file," if os.path.isdir(absolute(text)) else "no file"
         return FileNotFoundError(
-            f"{where} there is {what} {short(path, LONGEST_NAME)}; an image cell is {KINDS}."
+            f"{where} there is {what} {shown}; an image cell is {KINDS}."
         )
     assert isinstance(error, OSError)
     return type(error)(
         error.errno,
-        f"{where} {short(path, LONGEST_NAME)} cannot be read ({error.strerror}); mend its "
-        "permissions or drop the row",
+        f"{where} {shown} cannot be read ({error.strerror}); mend its permissions or "
+        "drop the row",
     )
 
 

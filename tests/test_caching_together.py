@@ -72,7 +72,7 @@ def test_two_processes_of_a_search_pass_each_row_once(cells, tmp_path):
     found = subprocess.run(
         [sys.executable, "-c", SEARCH],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *sys.path])},
         capture_output=True,
         text=True,
         timeout=240,

@@ -6,6 +6,8 @@ import warnings
 
 import torch
 
+from sklearn_difffeat._fork import refuse_inherited_gpu
+
 
 def usable_device(name: str | None) -> str:
     """Return the device asked for, or the best one there is.
@@ -14,9 +16,12 @@ def usable_device(name: str | None) -> str:
     ------
     ValueError
         When torch knows no device of that name.
+    RuntimeError
+        When it is the GPU of the process that this one was forked from.
     """
     if name is None:
         return _best_device()
+    refuse_inherited_gpu(name)
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -38,7 +39,7 @@ def hooked_pass(
     Returns
     -------
     dict of int to torch.Tensor
-        What ``pool`` returned, by block.
+        What ``pool`` returned, by block; NaN for rows that reach the end of float16.
     """
     wanted = set(blocks)
     deepest = max(wanted)
@@ -46,7 +47,10 @@ def hooked_pass(
 
     def catch_as(block: int) -> Callable[..., None]:
         def catch(module: torch.nn.Module, args: Any, output: Any) -> None:
-            caught[block] = pool(backbone.hidden_states(output))
+            hidden = backbone.hidden_states(output)
+            caught[block] = pool(hidden)
+            if hidden.dtype == torch.float16:
+                caught[block].masked_fill_(_is_saturated(hidden), math.nan)
             if block == deepest:
                 raise _DeepestBlockReached
 
@@ -64,3 +68,13 @@ def hooked_pass(
         f"block {deepest} of backbone {backbone.info.name!r} did not run; "
         "its family lists a module that the model does not call."
     )
+
+
+def _is_saturated(hidden: torch.Tensor) -> torch.Tensor:
+    """Return which rows (n, 1) of float16 states have values at the end of float16.
+
+    Models of diffusers clip some states to its largest number instead of overflowing,
+    and pooling would hide a single token that does.
+    """
+    largest = hidden.flatten(1).abs().amax(dim=1, keepdim=True)
+    return ~(largest < torch.finfo(torch.float16).max)
