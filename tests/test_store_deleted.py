@@ -3,17 +3,21 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from both import BOTH
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from test_store import digests, needing, read_back, some_chunk
 
 from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
 from sklearn_difffeat.backbones.dit import DiTBackbone
 from sklearn_difffeat.backbones.masked_lm import MaskedLMBackbone
-from sklearn_difffeat.extraction import _store
+from sklearn_difffeat.extraction import _store_file
 from sklearn_difffeat.extraction._claims import Claims
 
 IN_USE = "was deleted or replaced while it was in use; call again"
@@ -26,7 +30,7 @@ def store(tmp_path):
 
 def delete(store, *, all_files=True):
     for end in ("", "-wal", "-shm") if all_files else ("",):
-        os.unlink(store.path + end)
+        Path(store.path + end).unlink(missing_ok=True)
 
 
 def replace(store):
@@ -121,6 +125,43 @@ def test_places_are_those_of_one_file(store):
     store.space({"any": "begins a new use"})
     assert not list(store.read(places, [0]))
     assert read_back(store, chunk, [51], block=0)[0, 0] == 5100
+
+
+ACTS = st.sampled_from(["put", "find", "read", "use", "clear", "delete", "replace"])
+
+
+@given(st.lists(st.tuples(ACTS, st.integers(1, 4)), max_size=14))
+@settings(max_examples=60, deadline=None)
+@example([("put", 1), ("find", 1), ("replace", 1), ("use", 1), ("read", 1)])
+@example([("put", 1), ("find", 1), ("clear", 1), ("put", 2), ("read", 1)])
+@example([("put", 1), ("find", 1), ("delete", 1), ("put", 3), ("use", 1), ("read", 1)])
+def test_whatever_happens_to_the_file_features_are_right_or_there_is_one_error(acts):
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(os.path.join(folder, "features.db"))
+        one, places, asked = some_chunk(store, [1]).one, np.array([], dtype=int), []
+        for act, number in acts:
+            try:
+                if act == "put":
+                    # Not ``some_chunk(store)``, which would begin a new use.
+                    chunk = some_chunk(FeatureStore(store.path), [number, number + 10])
+                    store.put([chunk])
+                elif act == "find":
+                    asked = [number, number + 1, 51]
+                    places, _ = store.find(one, digests(*asked), 2)
+                elif act == "read":
+                    for rows, positions, values in store.read(places, [1]):
+                        expected = 100 * np.array(asked)[rows] + 1
+                        assert values[1][positions][:, 0].tolist() == expected.tolist()
+                elif act == "use":
+                    store.space({"any": "begins a new use"})
+                elif act == "clear":
+                    store.clear()
+                else:
+                    FeatureStore(store.path)
+                    {"delete": delete, "replace": replace}[act](store)
+            except FileNotFoundError as error:
+                assert IN_USE in str(error)
+        _store_file.open_file(store.path).close()
 
 
 def test_numbers_of_spaces_mean_the_same_after_clearing(store):
@@ -271,62 +312,3 @@ def test_threads_whose_store_is_deleted_get_right_features_or_one_clear_error(
     assert not wrong
     found = transformer.transform(X)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("moment", ["_insert", "_setting", "_refreshed"])
-def test_ctrl_c_while_features_are_put_keeps_all_or_nothing(store, moment, monkeypatch):
-    first, second = some_chunk(store, [1, 2]), some_chunk(store, [3])
-    original = getattr(_store, moment)
-
-    def interrupted(*args):
-        original(*args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_store, moment, interrupted)
-        store.put([first, second])
-    assert store.describe().empty
-    done = threading.Thread(target=lambda: store.put([first, second]))
-    done.start()
-    done.join(60)
-    assert store.describe()["rows"].item() == 3
-
-
-def test_a_transaction_that_ctrl_c_left_open_does_not_block_the_next(store):
-    store.file.connection.execute("BEGIN IMMEDIATE")
-    store.put([some_chunk(store, [1])])
-    assert store.describe()["rows"].item() == 1
-
-
-def test_reading_that_is_not_finished_holds_up_nobody(store):
-    chunks = [some_chunk(store, [1, 2]), some_chunk(store, [3])]
-    for chunk in chunks:
-        store.put([chunk])
-    reading = store.read(store.find(chunks[0].one, digests(1, 3), 2)[0], [0])
-    next(reading)
-    writer = threading.Thread(target=store.clear)
-    writer.start()
-    writer.join(60)
-    assert not writer.is_alive()
-    assert not list(reading)
-
-
-def test_a_link_that_leads_nowhere_yet_makes_the_file_it_names(tmp_path):
-    (tmp_path / "link.db").symlink_to(tmp_path / "features.db")
-    store = FeatureStore(tmp_path / "link.db")
-    store.put([some_chunk(store, [1])])
-    assert FeatureStore(tmp_path / "features.db").describe()["rows"].item() == 1
-    (tmp_path / "lost.db").symlink_to(tmp_path / "nowhere" / "features.db")
-    with pytest.raises(FileNotFoundError, match="its folder does not exist"):
-        FeatureStore(tmp_path / "lost.db")
-
-
-@pytest.mark.parametrize(
-    "name", ["a?mode=ro.db", "50%20#x.db", "größe 猫.db", ":memory:"]
-)
-def test_a_file_may_have_any_name(tmp_path, name):
-    store = FeatureStore(tmp_path / name)
-    store.put([some_chunk(store, [1])])
-    assert sorted(os.listdir(tmp_path)) == sorted([name, name + "-shm", name + "-wal"])
-    store.file.close()
-    assert os.listdir(tmp_path) == [name]
