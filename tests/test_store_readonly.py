@@ -257,3 +257,37 @@ def test_what_only_sqlite_finds_unwritable_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(_store_file.StoreFile, "_prepare", refuse)
     with pytest.warns(UserWarning, match="computed but not kept"):
         assert FeatureStore(path).describe()["rows"].item() == 2
+
+
+PRECOMPUTE = """
+import json, sys, warnings
+from sklearn_difffeat import TextDiffusionFeatureTransformer
+
+path, known, new = json.loads(sys.argv[1])
+warnings.simplefilter("ignore")
+transformer = TextDiffusionFeatureTransformer(cache=path)
+transformer.precompute(known)
+refused = []
+for n_jobs in (None, 2):
+    try:
+        transformer.set_params(n_jobs=n_jobs).precompute(new)
+    except PermissionError as error:
+        refused.append(str(error))
+parallel = transformer.fit(new).transform(new)
+print(json.dumps({"refused": refused, "parallel": parallel.tolist()}))
+"""
+
+
+def test_precompute_of_what_cannot_be_kept_is_an_error_and_workers_hand_back(
+    folder, modes_hold
+):
+    path = folder / "features.db"
+    TextDiffusionFeatureTransformer(cache=path).fit_transform(KNOWN)
+    _store_file.open_file(str(path)).close()
+    path.chmod(0o444)
+    folder.chmod(0o555)
+    found = run_unprivileged(PRECOMPUTE, json.dumps([str(path), KNOWN, NEW]))
+    assert len(found["refused"]) == 2
+    assert all("features.db" in said for said in found["refused"])
+    expected = TextDiffusionFeatureTransformer().fit_transform(NEW)
+    np.testing.assert_allclose(found["parallel"], expected, rtol=1e-3, atol=1e-5)

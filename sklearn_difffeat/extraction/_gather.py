@@ -108,6 +108,7 @@ def _in_parallel(extraction: Extraction, n_jobs: int | None) -> None:
     pieces = _Pieces(extraction, effective_n_jobs(n_jobs), known)
     first = next(pieces, None)
     if first is not None:
+        extraction.check_kept()
         carried = replace(job, reader=job.reader.for_workers())
         sent: list[np.ndarray] = []
 

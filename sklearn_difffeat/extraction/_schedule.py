@@ -110,6 +110,19 @@ class Extraction:
             self.features.write(chosen, self.passes[column], chunk.values)
         self.rows.truncated[chosen] |= chunk.truncated
 
+    def check_kept(self) -> None:
+        """Refuse to compute what is only to be kept, in a store that keeps nothing.
+
+        Raises
+        ------
+        PermissionError
+            When the store cannot be written.
+        """
+        for_store = self.features is None and self.receive == self.keep
+        if for_store and self.store is not None and not self.store.file.writable:
+            with self.store.file.transaction():
+                pass
+
     def collect(self, chosen: np.ndarray) -> None:
         """Fetch from the store what it holds by now of what some rows need."""
         assert self.store is not None
@@ -147,6 +160,7 @@ class Extraction:
         first = next(unknown, None)
         if first is None:
             return
+        self.check_kept()
         windows = (_Batch(*window) for window in chain([first], unknown))
         claims = (
             nullcontext()
