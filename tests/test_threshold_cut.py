@@ -12,7 +12,10 @@ from sklearn_difffeat.thresholds import best_threshold
 
 SCORES = {"f1": f1_score, "balanced_accuracy": balanced_accuracy_score}
 TINY = float(np.finfo(np.float64).smallest_subnormal)
-EDGES = st.sampled_from([0.0, TINY, 3 * TINY, 1e-45, 0.5, np.nextafter(0.5, 1), 1.0])
+NEXT = float(np.nextafter(np.float32(0.5), np.float32(1)))
+EDGES = st.sampled_from(
+    [0.0, TINY, 3 * TINY, 1e-45, 0.5, np.nextafter(0.5, 1), NEXT, 1.0]
+)
 
 
 @given(
@@ -28,6 +31,7 @@ EDGES = st.sampled_from([0.0, TINY, 3 * TINY, 1e-45, 0.5, np.nextafter(0.5, 1), 
     weighted=st.booleans(),
 )
 @example([(0, 0.0, 1), (1, 0.0, 1), (0, 0.0, 1)], np.float64, "f1", False)
+@example([(0, 0.5, 1), (1, NEXT, 1)], np.float32, "f1", False)
 @example([(0, 0.0, 1), (1, 1e-45, 1)], np.float32, "f1", False)
 def test_the_threshold_is_the_best_of_all_cuts(rows, dtype, scoring, weighted):
     label, proba, weight = (np.array(column) for column in zip(*rows, strict=True))
