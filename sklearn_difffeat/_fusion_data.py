@@ -104,19 +104,28 @@ def _check_class_weights(weights: NDArray[np.float64]) -> None:
 
 
 def absent_modalities(
-    X: NDArray[Any], modalities: dict[str, Columns], declared: bool
+    X: Any, modalities: dict[str, Columns], declared: bool
 ) -> NDArray[np.bool_] | None:
     """Where rows lack modalities, (n, n_modalities), or None if none does."""
-    if not np.isnan(X.min()):
+    values = X.data if sparse.issparse(X) else X
+    if not values.size or np.isfinite([values.min(), values.max()]).all():
         return None
-    nan = np.isnan(X)
+    if np.isinf(values).any():
+        row, column = np.argwhere(_marks(X, np.isinf))[0]
+        raise ValueError(
+            f"Input X contains infinity in row {row}, column {column}; give finite "
+            "features, or leave the row out."
+        )
+    nan = _marks(X, np.isnan)
+    if not nan.any():
+        return None
     if not declared:
         row = int(nan.any(axis=1).argmax())
         raise ValueError(
             f"Input X contains NaN, first in row {row}; a modality may be absent from "
             "a row as all NaN once modalities= says which columns it has."
         )
-    absent = np.empty((len(X), len(modalities)), dtype=bool)
+    absent = np.empty((X.shape[0], len(modalities)), dtype=bool)
     for number, (name, columns) in enumerate(modalities.items()):
         block = nan[:, columns]
         absent[:, number] = block.all(axis=1)
@@ -132,8 +141,14 @@ def absent_modalities(
     return absent
 
 
+def _marks(X: Any, test: Any) -> NDArray[np.bool_]:
+    if not sparse.issparse(X):
+        return test(X)
+    return sparse.csr_matrix((test(X.data), X.indices, X.indptr), X.shape).toarray()
+
+
 def column_moments(
-    X: NDArray[Any],
+    X: Any,
     weight: NDArray[np.float64],
     modalities: dict[str, Columns],
     absent: NDArray[np.bool_] | None,
@@ -169,7 +184,9 @@ def column_weights(
         if name not in modalities:
             raise ValueError(
                 f"modality_weights names {name!r}, but the modalities of X are "
-                f"{list(modalities)}; name one of these."
+                f"{list(modalities)}; name one of these, or tell the columns of "
+                f"{name!r} by modalities=, by names from set_output(transform="
+                "'pandas'), or by make_fusion_pipeline."
             )
         if not isinstance(weight, Real) or not 0 < weight < np.inf:
             raise ValueError(
@@ -181,22 +198,23 @@ def column_weights(
 
 
 def standardized(
-    X: NDArray[Any], mean: NDArray[np.float64], scale: NDArray[np.float64]
+    X: Any, mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[Any]:
     """Standardised copy of X in its own precision, 0 where a modality is absent."""
-    result = np.empty_like(X)
+    result = np.empty(X.shape, X.dtype)
     for rows, block in scaled_chunks(X, mean, scale):
         result[rows] = block
     return result
 
 
 def scaled_chunks(
-    X: NDArray[Any], mean: NDArray[np.float64], scale: NDArray[np.float64]
+    X: Any, mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Chunks of rows, standardised in float64, with 0 for what is absent."""
     step = max(_CHUNK_ENTRIES // max(X.shape[1], 1), 256)
-    for start in range(0, len(X), step):
+    for start in range(0, X.shape[0], step):
         rows = slice(start, start + step)
-        block = (X[rows] - mean) / scale
+        block = X[rows].toarray() if sparse.issparse(X) else X[rows]
+        block = (block - mean) / scale
         np.nan_to_num(block, copy=False, nan=0.0)
         yield rows, block

@@ -17,6 +17,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_difffeat._fusion_data import absent_modalities, scaled_chunks
+from sklearn_difffeat._fusion_input import MATRIX, densified_columns
 from sklearn_difffeat._modalities import Columns, Layout
 
 
@@ -43,7 +44,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -66,7 +67,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -90,7 +91,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -114,7 +115,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -128,7 +129,8 @@ class FusedPrediction(
         """
         logits = self.decision_function(X)
         if self._kind == "indicator":
-            indicator = (logits >= 0).astype(np.int64)
+            # Not logits >= 0: the probability of a tiny negative one rounds to 0.5.
+            indicator = (special.expit(logits) >= 0.5).astype(np.int64)
             return sparse.csr_matrix(indicator) if self._sparse_target else indicator
         if self._kind == "binary":
             return self.classes_[(logits > 0).astype(np.intp)]
@@ -139,7 +141,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -159,7 +161,7 @@ class FusedPrediction(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -201,14 +203,7 @@ class FusedPrediction(
     def _validate(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
         layout = getattr(X, "_layout", None)
-        X = validate_data(
-            self,
-            X,
-            reset=False,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_all_finite="allow-nan",
-        )
+        X = validate_data(self, densified_columns(X), reset=False, **MATRIX)
         if layout and self._layout and layout != self._layout:
             raise ValueError(
                 f"The modalities of X should match those of fit: X has {layout}, fit "
@@ -227,7 +222,7 @@ class FusedPrediction(
         self, X: NDArray[Any], weights: NDArray[Any], columns: Columns = slice(None)
     ) -> NDArray[Any]:
         weights = weights.astype(self.coef_.dtype)
-        result = np.empty((len(X), weights.shape[1]), dtype=self.coef_.dtype)
+        result = np.empty((X.shape[0], weights.shape[1]), dtype=self.coef_.dtype)
         mean, scale = self.mean_[columns], self.scale_[columns]
         for rows, block in scaled_chunks(X[:, columns], mean, scale):
             result[rows] = block.astype(self.coef_.dtype) @ weights

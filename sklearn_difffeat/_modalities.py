@@ -25,7 +25,8 @@ class ModalityArray(np.ndarray):
     Attributes
     ----------
     modalities : dict of str to slice, or None
-        Columns of each modality, in the order of the columns; None once forgotten.
+        Columns of each modality, in the order of the columns; None once forgotten. A
+        name that comes again gets a number here.
 
     Examples
     --------
@@ -84,7 +85,11 @@ class ModalityArray(np.ndarray):
 
     @property
     def modalities(self) -> dict[str, slice] | None:
-        return None if self._layout is None else lay_out(self._layout)
+        if self._layout is None:
+            return None
+        names = _unique(name for name, _ in self._layout)
+        widths = (width for _, width in self._layout)
+        return lay_out(zip(names, widths, strict=True))
 
     def __array_finalize__(self, obj: Any) -> None:
         self._layout = None
@@ -158,13 +163,11 @@ def _stack_layouts(arrays: list[Any], axis: Any) -> Layout | None:
         return layouts[0] if len(set(layouts)) == 1 else None
     if not any(layouts):
         return None
-    pairs = [
+    return tuple(
         pair
         for layout, shape in zip(layouts, shapes, strict=True)
         for pair in layout or ((OTHER, shape[1]),)
-    ]
-    names = _unique(name for name, _ in pairs)
-    return tuple((name, pair[1]) for name, pair in zip(names, pairs, strict=True))
+    )
 
 
 def _unique(names: Iterable[str]) -> list[str]:

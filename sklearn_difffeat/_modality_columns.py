@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -12,6 +15,27 @@ from numpy.typing import NDArray
 from sklearn_difffeat._modalities import OTHER, Columns, Layout, lay_out
 
 UNDECLARED = "all"
+
+_FEATURE = re.compile(r"b\d+_t\d+_\d+")
+_SKRUB_SUFFIX = re.compile(r"__skrub_[0-9a-f]+__$")
+
+
+def prefix_of(name: str) -> str:
+    """Modality that a column name starts with, "" if none.
+
+    Examples
+    --------
+    >>> from sklearn_difffeat._modality_columns import prefix_of
+    >>> prefix_of("image__b6_t0_44"), prefix_of("b6_t0_44__skrub_dbf7acb9__")
+    ('image', '')
+    """
+    prefix, _, rest = _SKRUB_SUFFIX.sub("", name).partition("__")
+    return prefix if rest and not _FEATURE.fullmatch(prefix) else ""
+
+
+def names_modalities(names: Sequence[str] | None, layout: Layout | None) -> bool:
+    """Whether columns or the array itself say what the modalities are."""
+    return layout is not None or any(map(prefix_of, () if names is None else names))
 
 
 def resolve_modalities(
@@ -28,9 +52,11 @@ def resolve_modalities(
     spec : dict of str to slice, list of columns or width, or None
     n_features : int
     names : sequence of str or None, default=None
-        Column names; ``image__0`` belongs to ``image``.
+        Column names; ``image__0`` belongs to ``image``, a name without a prefix to
+        ``other``.
     layout : tuple of (str, int) or None, default=None
-        What a :class:`ModalityArray` remembers.
+        What a :class:`ModalityArray` remembers. Modalities of the same name are
+        numbered from 1, so that no name stands for one of several.
 
     Returns
     -------
@@ -50,18 +76,70 @@ def resolve_modalities(
     """
     if spec is not None:
         return _from_spec(spec, n_features, names)
-    prefixes = [name.partition("__") for name in (() if names is None else names)]
-    if any(prefix and mark for prefix, mark, _ in prefixes):
-        members: dict[str, list[int]] = {}
-        for column, (prefix, mark, _) in enumerate(prefixes):
-            members.setdefault(prefix if prefix and mark else OTHER, []).append(column)
-        return {
-            name: _compact(np.array(columns, dtype=np.intp))
-            for name, columns in members.items()
-        }
+    if names is not None:
+        _warn_of_lost_modalities(names)
+        prefixes = [prefix_of(name) for name in names]
+        if any(prefixes):
+            members: dict[str, list[int]] = {}
+            for column, prefix in enumerate(prefixes):
+                members.setdefault(prefix, []).append(column)
+            other = _free(OTHER, 2, members) if OTHER in members else OTHER
+            return {
+                prefix or other: _compact(np.array(columns, dtype=np.intp))
+                for prefix, columns in members.items()
+            }
     if layout is not None:
-        return {name: c for name, c in lay_out(layout).items() if c.start < c.stop}
+        pairs = [(name, width) for name, width in layout if width]
+        found = _number_repeats([name for name, _ in pairs])
+        widths = (width for _, width in pairs)
+        return {**lay_out(zip(found, widths, strict=True))}
     return {UNDECLARED: slice(0, n_features)}
+
+
+def _number_repeats(names: list[str]) -> list[str]:
+    counts, taken = Counter(names), set(names)
+    result = []
+    for name in names:
+        if counts[name] > 1:
+            name = _free(name, 1, taken)
+            taken.add(name)
+        result.append(name)
+    return result
+
+
+def _free(name: str, number: int, taken: Iterable[str]) -> str:
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _warn_of_lost_modalities(names: Sequence[str]) -> None:
+    prefixes = list(dict.fromkeys(map(prefix_of, names)))
+    if len(prefixes) > 1:
+        return
+    inner = names
+    if prefixes[0]:
+        inner = [name.removeprefix(f"{prefixes[0]}__") for name in names]
+        found = list(dict.fromkeys(filter(None, map(prefix_of, inner))))
+        if len(found) > 1:
+            warnings.warn(
+                f"All columns of X start with {prefixes[0]!r} and are one modality; to "
+                f"fuse {found[0]!r}, {found[1]!r} and whatever else follows, pass "
+                "modalities=.",
+                stacklevel=5,
+            )
+    features = Counter(_SKRUB_SUFFIX.sub("", name) for name in inner)
+    n_repeated = sum(
+        count > 1 and _FEATURE.fullmatch(name) is not None
+        for name, count in features.items()
+    )
+    if n_repeated:
+        warnings.warn(
+            f"{n_repeated} columns of X come from several transformers, such as "
+            f"{names[0]!r}, and nothing before the name says from which, so all "
+            "columns are one modality; pass modalities= to fuse them.",
+            stacklevel=5,
+        )
 
 
 def _from_spec(
@@ -150,6 +228,11 @@ def _position(
             raise ValueError(
                 f"{where} names the column {column!r}, which X does not have; use "
                 f"names such as {names[0]!r}."
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"{where} names the column {column!r}, which X has {len(found)} times; "
+                "give positions."
             )
         return found[0]
     if not _is_int(column) or not -n_features <= column < n_features:

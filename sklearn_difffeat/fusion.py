@@ -24,9 +24,15 @@ from sklearn_difffeat._fusion_data import (
     row_weights,
     standardized,
 )
+from sklearn_difffeat._fusion_input import (
+    MATRIX,
+    check_dense_copy_fits,
+    densified_columns,
+    warn_of_sparse_stacks,
+)
 from sklearn_difffeat._fusion_predict import FusedPrediction
 from sklearn_difffeat._fusion_solver import solve
-from sklearn_difffeat._modality_columns import UNDECLARED, resolve_modalities
+from sklearn_difffeat._modality_columns import names_modalities, resolve_modalities
 
 
 class FusionClassifier(FusedPrediction):
@@ -46,8 +52,9 @@ class FusionClassifier(FusedPrediction):
     modalities : dict of str to slice, list or int, default=None
         Columns of each modality: a slice, a list of column names or positions, or
         the width of modalities that follow one another. None takes the prefix before
-        ``__`` in the column names, else what the transformers of this package
-        noted on their output, else treats X as one modality.
+        ``__`` in the column names ("other" where a name has none), else what the
+        transformers of this package noted on their output, "image" and "text", or
+        "text_1", "text_2" where there are several of a kind; else X is one modality.
     fusion_dim : int, default=None
         Width k of the sum of the projections.
     C : float, default=1.0
@@ -186,8 +193,9 @@ class FusionClassifier(FusedPrediction):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            float32 and float64 are kept; rows may lack modalities (all NaN).
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            float32 and float64 are kept; rows may lack modalities (all NaN). A sparse
+            X is fitted as the dense one: its standardised copy is dense.
         y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
             Classes, or an indicator matrix of 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -202,7 +210,10 @@ class FusionClassifier(FusedPrediction):
         ------
         ValueError
             If modalities do not share out the columns of X, if a row has some but not
-            all columns of a modality, or if y is not a classification target.
+            all columns of a modality or infinity, or if y is not a classification
+            target.
+        MemoryError
+            If the dense copy of a sparse X is larger than the machine's memory.
 
         Examples
         --------
@@ -215,24 +226,19 @@ class FusionClassifier(FusedPrediction):
         """
         layout = getattr(X, "_layout", None)
         data, target = validate_data(
-            self,
-            X,
-            y,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_all_finite="allow-nan",
-            multi_output=True,
+            self, densified_columns(X), y, multi_output=True, **MATRIX
         )
+        check_dense_copy_fits(data)
         weight = _check_sample_weight(
             sample_weight, data, dtype=np.float64, ensure_non_negative=True
         )
+        names = getattr(self, "feature_names_in_", None)
         modalities = resolve_modalities(
-            self.modalities,
-            data.shape[1],
-            names=getattr(self, "feature_names_in_", None),
-            layout=layout,
+            self.modalities, data.shape[1], names=names, layout=layout
         )
-        declared = self.modalities is not None or list(modalities) != [UNDECLARED]
+        declared = self.modalities is not None or names_modalities(names, layout)
+        if not declared:
+            warn_of_sparse_stacks(data)
         absent = absent_modalities(data, modalities, declared)
         if not weight.all():
             rows = weight > 0
@@ -312,6 +318,7 @@ class FusionClassifier(FusedPrediction):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.input_tags.sparse = True
         # Without declared modalities a NaN has no meaning and is refused.
         tags.input_tags.allow_nan = self.modalities is not None
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]

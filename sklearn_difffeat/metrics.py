@@ -39,8 +39,8 @@ def multilabel_report(
     threshold : float, default=0.5
         A label counts as predicted where its score is at least this.
     top_k : int, default=3
-        For the ``_top{k}`` scores only the k highest scores of a row count, and those
-        still have to reach the threshold.
+        For the ``_top{k}`` scores only the k highest scores of a row count, of equal
+        ones the first, and those still have to reach the threshold.
 
     Returns
     -------
@@ -71,7 +71,8 @@ def multilabel_report(
     (1.0, 0.857...)
     """
     truth = _indicator(Y_true, "Y_true")
-    score = check_array(Y_score, input_name="Y_score")
+    # Unsigned and boolean scores would not survive the minus below.
+    score = check_array(Y_score, input_name="Y_score", dtype=[np.float64, np.float32])
     check_consistent_length(truth, score)
     if truth.shape != score.shape:
         raise ValueError(
@@ -94,7 +95,7 @@ def multilabel_report(
     report |= _decisions(truth, predicted)
     k = min(top_k, score.shape[1])
     highest = np.zeros_like(predicted)
-    top = np.argpartition(-score, k - 1, axis=1)[:, :k]
+    top = np.argsort(-score, axis=1, kind="stable")[:, :k]
     np.put_along_axis(highest, top, True, axis=1)
     scores = _decisions(truth, predicted & highest)
     return report | {f"{name}_top{top_k}": value for name, value in scores.items()}

@@ -15,16 +15,33 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.model_selection import check_cv, cross_val_predict
-from sklearn.utils import Tags, get_tags, indexable
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    BaseShuffleSplit,
+    PredefinedSplit,
+    check_cv,
+    cross_val_predict,
+)
+from sklearn.model_selection._split import _CVIterableWrapper
+from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
+    get_routing_for_object,
     process_routing,
 )
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import (
+    _check_method_params,
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+)
+
+from sklearn_difffeat._threshold_cut import best_threshold
+
+__all__ = ["TunedThresholdsClassifierCV", "best_threshold"]
 
 
 class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -88,7 +105,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         self.n_jobs = n_jobs
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any, **params: Any) -> TunedThresholdsClassifierCV:
+    def fit(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any
+    ) -> TunedThresholdsClassifierCV:
         """Tune the thresholds, and fit the estimator on all rows.
 
         Parameters
@@ -96,9 +115,16 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         X : array-like of shape (n_samples, n_features)
         y : array-like or sparse matrix of shape (n_samples, n_labels)
             Indicator matrix of 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, in the scores of the thresholds and in the fits of the
+            estimator. A weight of 2 is the row twice in the same fold, a weight of 0 is
+            the row left out, before the folds are made; folds given as lists of rows
+            keep their other rows.
         **params : dict
             ``groups`` for the splitter, the rest for the estimator's ``fit``; with
-            metadata routing, to whichever asks for it.
+            metadata routing, to whichever asks for it. Weights for a step of a
+            pipeline, such as ``classifier__sample_weight``, count in the scores of the
+            thresholds, too.
 
         Returns
         -------
@@ -108,7 +134,14 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Raises
         ------
         ValueError
-            If y is not an indicator matrix, or the probabilities are no matrix.
+            If y is not an indicator matrix, the probabilities are no matrix or not
+            finite, or the weights are negative, not finite or all 0.
+
+        Notes
+        -----
+        With metadata routing the estimator gets the weights if it asks for them by
+        ``set_fit_request(sample_weight=True)``. The thresholds count every row once
+        after ``set_fit_request(sample_weight=False)`` of this class itself.
         """
         X, y = indexable(X, y)
         kind = type_of_target(y, input_name="y")
@@ -119,21 +152,40 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
                 "binary one."
             )
         y = y.toarray() if (was_sparse := sparse.issparse(y)) else np.asarray(y)
+        if not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                "y is an indicator matrix with values other than 0 and 1; give 1 "
+                "where a label is present and 0 elsewhere."
+            )
+        own = {} if sample_weight is None else {"sample_weight": sample_weight}
         if get_config()["enable_metadata_routing"]:
-            routed = process_routing(self, "fit", **params)
+            routed = process_routing(self, "fit", **own, **params)
             split, fit = routed.splitter.split, routed.estimator.fit
+            # cross_val_predict routes again, by the names that the caller uses.
+            passed = own | params
+            asked = get_routing_for_object(self.estimator).consumes("fit", passed)
+            passed = {name: passed[name] for name in asked}
+            weighs = self._get_metadata_request().fit.requests["sample_weight"]
         else:
             split = {"groups": params.pop("groups", None)}
-            fit = params
-        cv = check_cv(self.cv, y, classifier=True)
+            passed = fit = params | own
+            weighs = None
+        weight = _weights_of_rows(own or fit, X)
+        rows = np.arange(_num_samples(X))
+        if weight is not None and _weights_in(fit):
+            rows = np.flatnonzero(weight)
+        folds = _folds(check_cv(self.cv, y, classifier=True), X, y, split, rows)
+        if len(rows) < len(y):
+            fit, passed = (_check_method_params(X, p, rows) for p in (fit, passed))
+            X, y = _safe_indexing(X, rows), y[rows]
         proba = cross_val_predict(
             self.estimator,
             X,
             y,
-            cv=list(cv.split(X, y, **split)),
+            cv=folds,
             n_jobs=self.n_jobs,
             method="predict_proba",
-            params=fit,
+            params=passed,
         )
         if isinstance(proba, list):
             raise ValueError(
@@ -141,8 +193,17 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
                 "label, but one array of shape (n_samples, n_labels) is needed; wrap "
                 "the classifier in OneVsRestClassifier or use FusionClassifier."
             )
+        wrong = np.argwhere(~np.isfinite(proba))
+        if len(wrong):
+            row, label = wrong[0]
+            raise ValueError(
+                f"predict_proba of {type(self.estimator).__name__} gives "
+                f"{proba[row, label]} in row {rows[row]} for label {label}; thresholds "
+                "need finite probabilities."
+            )
+        weight = None if weight is None or weighs is False else weight[rows]
         best = [
-            best_threshold(label, p, self.scoring)
+            best_threshold(label, p, self.scoring, weight)
             for label, p in zip(y.T, proba.T, strict=True)
         ]
         self.estimator_ = clone(self.estimator).fit(X, y, **fit)
@@ -189,6 +250,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         """
         return (
             MetadataRouter(owner=self)
+            .add_self_request(self)
             .add(
                 estimator=self.estimator,
                 method_mapping=MethodMapping().add(caller="fit", callee="fit"),
@@ -207,42 +269,48 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         return tags
 
 
-def best_threshold(
-    label: NDArray[Any], proba: NDArray[Any], scoring: str
-) -> tuple[float, float]:
-    """The threshold of one label with the best score, and that score.
+def _weights_in(params: dict[str, Any]) -> list[str]:
+    return [k for k in params if k.rpartition("__")[2] == "sample_weight"]
 
-    Parameters
-    ----------
-    label : ndarray of shape (n_samples,), 0 or 1
-    proba : ndarray of shape (n_samples,)
-    scoring : {"f1", "balanced_accuracy"}
 
-    Returns
-    -------
-    threshold, score : float
-        Halfway between two probabilities; 0.5 and NaN for a constant label.
+def _weights_of_rows(params: dict[str, Any], X: Any) -> NDArray[np.float64] | None:
+    """The one weight of each row that a fit with these parameters goes by."""
+    names = _weights_in(params)
+    weights = [
+        _check_sample_weight(
+            params[name],
+            np.empty(_num_samples(X)),
+            dtype=np.float64,
+            ensure_non_negative=True,
+        )
+        for name in names
+        if params[name] is not None
+    ]
+    if not weights:
+        return None
+    if not all(np.array_equal(weights[0], other) for other in weights[1:]):
+        raise ValueError(
+            f"{' and '.join(names)} differ, and the thresholds need one weight a row; "
+            "pass the weights of the thresholds as sample_weight under metadata "
+            "routing."
+        )
+    return weights[0]
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_difffeat.thresholds import best_threshold
-    >>> best_threshold(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.6]), "f1")
-    (0.15..., 1.0)
-    """
-    n_positive = label.sum()
-    n_negative = len(label) - n_positive
-    if not n_positive or not n_negative:
-        return 0.5, np.nan
-    order = np.argsort(-proba, kind="stable")
-    ranked = proba[order].astype(np.float64)
-    hits, called = np.cumsum(label[order]), np.arange(1, len(label) + 1)
-    if scoring == "f1":
-        score = 2 * hits / (called + n_positive)
-    else:
-        score = 0.5 * (hits / n_positive + 1 - (called - hits) / n_negative)
-    below = np.append(ranked[1:], 0.0)
-    # Rows of equal probability are called together.
-    score = np.where(ranked > below, score, -1.0)
-    best = int(score.argmax())
-    return float(0.5 * (ranked[best] + below[best])), float(score[best])
+
+def _folds(
+    cv: Any, X: Any, y: NDArray[Any], params: dict[str, Any], rows: NDArray[np.intp]
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Folds of these rows, numbered among them."""
+    numbers_rows = isinstance(cv, _CVIterableWrapper | PredefinedSplit)
+    looks_at_rows = isinstance(cv, BaseCrossValidator | BaseShuffleSplit)
+    if looks_at_rows and not numbers_rows:
+        params = _check_method_params(X, params, rows)
+        return list(cv.split(_safe_indexing(X, rows), y[rows], **params))
+    # Numbers that somebody gave mean the rows of X as it is.
+    place = np.full(len(y), -1)
+    place[rows] = np.arange(len(rows))
+    folds = [
+        tuple(part[part >= 0] for part in (place[np.asarray(i)] for i in fold))
+        for fold in cv.split(X, y, **params)
+    ]
+    return [(train, test) for train, test in folds if len(test)]

@@ -218,3 +218,12 @@ def test_a_failed_fit_leaves_an_earlier_one_as_it_was():
     with pytest.raises(ValueError, match="infinity"):
         model.fit(np.where(X > 5, np.inf, X), Y)
     assert_array_equal(model.predict_proba(X), before)
+
+
+def test_a_label_is_predicted_where_its_probability_is_at_least_a_half():
+    X, Y = make_multilabel()
+    model = FusionClassifier().fit(X, Y)
+    model.coef_ *= 0
+    model.centered_intercept_ = np.array([0.0, -0.0, -1e-17, 1e-17, -1e-3])
+    assert_array_equal(model.predict(X), model.predict_proba(X) >= 0.5)
+    assert_array_equal(model.predict(X[:1]), [[1, 1, 1, 1, 0]])

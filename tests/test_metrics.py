@@ -132,3 +132,24 @@ def test_rows_with_several_labels_or_none_belong_to_no_cluster():
 def test_labels_that_make_no_clusters_are_an_error(Z, labels, message):
     with pytest.raises(ValueError, match=message):
         clustering_report(Z, labels)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.float16])
+def test_scores_of_any_type_are_ranked_as_numbers(dtype):
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 2, size=(40, 6))
+    if dtype is not bool:
+        scores = random.permuted(np.tile([0, 1, 2, 7, 50, 100], (40, 1)), axis=1)
+    truth = random.integers(0, 2, size=scores.shape)
+    params = {"threshold": 1, "top_k": 2}
+    expected = multilabel_report(truth, scores.astype(float), **params)
+    assert multilabel_report(truth, scores.astype(dtype), **params) == expected
+
+
+def test_of_equal_scores_the_first_are_the_highest():
+    scores = np.random.default_rng(0).choice([0.7, 0.8], size=(1, 400))
+    truth = np.zeros_like(scores, dtype=int)
+    truth[0, np.flatnonzero(scores[0] == 0.8)[:3]] = 1
+    with pytest.warns(UserWarning, match="397 of 400 labels"):
+        report = multilabel_report(truth, scores)
+    assert report["OP_top3"] == report["OR_top3"] == 1

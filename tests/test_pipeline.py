@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
@@ -68,6 +69,73 @@ def test_modalities_come_through_a_column_transformer(table, n_jobs, output):
     ).fit(X, Y)
     found = search.best_estimator_["classifier"].modalities_
     assert list(found) == ["image", "text"]
+
+
+def two_texts(**params):
+    steps = [
+        ("title", Embed("text"), "picture"),
+        ("text", Embed("text", width=2), "caption"),
+    ]
+    return ColumnTransformer(steps, **params)
+
+
+def test_two_transformers_of_a_kind_fuse_under_numbers(table):
+    X, Y = table
+    model = Pipeline([("features", two_texts()), ("head", FusionClassifier())])
+    X.loc[::2, "caption"] = np.nan
+    model.fit(X, Y)
+    assert model["head"].modalities_ == {"text_1": slice(0, 3), "text_2": slice(3, 5)}
+    shares = model["head"].modality_contributions(model["features"].transform(X))
+    assert not shares["text_2"][::2].any() and shares["text_1"].all()
+
+
+@pytest.mark.parametrize("name", ["text", "title", "image"])
+def test_a_weight_for_a_name_that_no_modality_has_asks_for_modalities(table, name):
+    head = FusionClassifier(modality_weights={name: 0.1})
+    model = Pipeline([("features", two_texts()), ("head", head)])
+    with pytest.raises(ValueError, match=rf"names '{name}'.*by modalities="):
+        model.fit(*table)
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_a_weight_means_the_transformer_of_that_name_in_a_frame(table, output):
+    X, Y = table
+    head = FusionClassifier(modality_weights={"text": 0.1})
+    features = two_texts().set_output(transform=output)
+    if output == "polars":
+        polars = pytest.importorskip("polars")
+        X = polars.DataFrame({name: X[name].to_list() for name in X})
+    model = Pipeline([("features", features), ("head", head)]).fit(X, Y)
+    expected = make_fusion_pipeline(*two_texts().transformers, classifier=clone(head))
+    expected.fit(X, Y)
+    assert list(model["head"].modalities_) == ["title", "text"]
+    assert_allclose(model.predict_proba(X), expected.predict_proba(X), rtol=1e-3)
+
+
+def test_a_modality_that_is_called_all_is_a_modality(table):
+    X, Y = table
+    X.loc[0, "caption"] = np.nan
+    model = make_fusion_pipeline(("all", Embed("text"), "caption")).fit(X, Y)
+    shares = model["classifier"].modality_contributions(model["features"].transform(X))
+    assert not shares["all"][0].any()
+
+
+def test_words_beside_features_fuse_or_are_warned_about(table):
+    X, Y = table
+    X["words"] = [f"w{i} w{i % 7}" for i in range(60)]
+    parts = [
+        ("words", CountVectorizer(), "words"),
+        ("image", Embed("image"), "picture"),
+    ]
+    lost = Pipeline([("stack", ColumnTransformer(parts)), ("head", FusionClassifier())])
+    with pytest.warns(UserWarning, match="sparse_threshold=0"):
+        lost.fit(X, Y)
+    model = clone(lost).set_params(stack__sparse_threshold=0).fit(X, Y)
+    assert list(model["head"].modalities_) == ["other", "image"]
+    assert_allclose(model.predict_proba(X), lost.predict_proba(X), rtol=1e-6)
+    named = make_fusion_pipeline(*parts).fit(X, Y)
+    assert list(named["classifier"].modalities_) == ["words", "image"]
+    assert_allclose(model.predict_proba(X), named.predict_proba(X))
 
 
 def test_make_fusion_pipeline_names_the_columns_of_any_transformer(table):
