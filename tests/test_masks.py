@@ -170,8 +170,7 @@ def masked_ids(tiny, monkeypatch, texts, timestep, *, max_length=128, seed=0, dr
         seen = Recorder(tiny, patch)
         reader = TextReader(max_length)
         rows = range(len(texts))
-        digests = reader.digest(texts, rows)
-        inputs = reader.prepare(tiny, texts, rows, digests).inputs
+        inputs = reader.prepare(tiny, reader.read(texts, rows), rows).inputs
         plan = Plan((0,), (timestep,), "mean", draw + 1, seed)
         run_pass(tiny, inputs, plan, timestep, draw, [0])
     return seen.ids

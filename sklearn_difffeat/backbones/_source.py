@@ -170,7 +170,7 @@ def locate(
     text = os.fspath(name)
     if text in embedded_names():
         return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
-    if os.path.isdir(absolute(text)):
+    if text and os.path.isdir(absolute(text)):
         return Source(
             text,
             absolute(text),

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -80,25 +79,31 @@ class Extraction:
         self.features, self.on_done = features, on_done
         self.receive = receive or self.keep
         self.passes = job.passes(store)
+        self._backbone: Backbone | None = None
+        self._sizer: BatchSizer | None = None
         self.look_up = LookUp(job, rows, store, self.passes, on_done)
 
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
         """The model; a call that finds everything in the store loads none."""
-        return self.job.backbone()
+        # No cached_property: until Python 3.12 its lock is all instances', and one
+        # that another thread holds at a fork is never free again.
+        if self._backbone is None:
+            self._backbone = self.job.backbone()
+        return self._backbone
 
-    @cached_property
+    @property
     def sizer(self) -> BatchSizer:
         """How many rows the model takes at a time."""
-        return self.job.sizer(self.backbone)
+        if self._sizer is None:
+            self._sizer = self.job.sizer(self.backbone)
+        return self._sizer
 
-    @cached_property
+    @property
     def latents(self) -> Pass | None:
         """Where the latents of pictures are kept, if they are worth it."""
-        has_encoder = (
-            isinstance(self.backbone, ImageBackbone) and self.backbone.has_encoder
-        )
-        if self.store is None or not has_encoder:
+        encodes = isinstance(self.backbone, ImageBackbone) and self.backbone.has_encoder
+        if self.store is None or not encodes:
             return None
         return self.job.latents(self.store)
 
