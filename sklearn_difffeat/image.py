@@ -52,7 +52,7 @@ class ImageReader(Reader):
     side: int
     unreadable: str = "error"
     pillow: PillowState = field(default_factory=PillowState)
-    window = 32
+    window = 16
 
     @property
     def settings(self) -> dict[str, Any]:

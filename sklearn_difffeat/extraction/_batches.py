@@ -6,17 +6,54 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from sklearn_difffeat.backbones._memory import release_device_memory
+from sklearn_difffeat.extraction._reader import Content
 
 T = TypeVar("T")
 # Beyond these, larger batches were no faster.
 CPU_BYTES = 512 * 2**20
 SHARE_OF_FREE_MEMORY = 0.5
 LARGEST = 128
+
+
+@dataclass
+class Batch:
+    """Rows to go through the model together.
+
+    Attributes
+    ----------
+    chosen : ndarray of int
+        Their places in ``Rows``.
+    contents : list of Content, optional
+        What their cells hold; None where these are to be read, or latents fetched.
+    places : ndarray of int, optional
+        Of the latents, where the store has them.
+    """
+
+    chosen: np.ndarray
+    contents: list[Content] | None = None
+    places: np.ndarray | None = None
+
+    def joined(self, other: Batch) -> Batch:
+        """Return the rows of both."""
+        contents = None
+        if self.contents is not None and other.contents is not None:
+            contents = self.contents + other.contents
+        return Batch(np.concatenate([self.chosen, other.chosen]), contents)
+
+    def cut(self, rows: slice | np.ndarray) -> Batch:
+        """Return some of the rows."""
+        chosen = self.chosen[rows]
+        if self.contents is None:
+            return Batch(chosen)
+        at = np.arange(len(self.chosen))[rows]
+        return Batch(chosen, [self.contents[i] for i in at.tolist()])
 
 
 class BatchSizer:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from sklearn_difffeat.backbones import Backbone
 from sklearn_difffeat.backbones._base import ImageBackbone, Tokens
 from sklearn_difffeat.extraction._batches import (
+    Batch,
     BatchSizer,
     prefetched,
     split_on_out_of_memory,
@@ -31,15 +31,6 @@ from sklearn_difffeat.extraction._store import FeatureStore
 
 # Seconds between two looks at what another worker is computing.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
-
-
-@dataclass
-class _Batch:
-    chosen: np.ndarray
-    # What the cells hold; None where they are to be read, or latents to be fetched.
-    contents: list[Content] | None = None
-    # Of the latents, where the store has them.
-    places: np.ndarray | None = None
 
 
 # Takes what was computed: the rows' places in ``Rows``, the column of the pass.
@@ -166,7 +157,7 @@ class Extraction:
         if first is None:
             return
         self.check_kept()
-        windows = (_Batch(*window) for window in chain([first], unknown))
+        windows = (Batch(*window) for window in chain([first], unknown))
         claims = (
             nullcontext()
             if self.store is None
@@ -178,7 +169,7 @@ class Extraction:
             while len(waiting):
                 # Another worker is computing these rows, unless it gives them back.
                 n_before = len(waiting)
-                waiting = self._compute_all([_Batch(waiting)], held)
+                waiting = self._compute_all([Batch(waiting)], held)
                 if len(waiting) < n_before:
                     pause = SHORTEST_PAUSE
                     continue
@@ -187,9 +178,7 @@ class Extraction:
                 self.collect(waiting)
                 waiting = waiting[self.rows.needed[waiting].any(axis=1)]
 
-    def _compute_all(
-        self, parts: Iterable[_Batch], claims: Claims | None
-    ) -> np.ndarray:
+    def _compute_all(self, parts: Iterable[Batch], claims: Claims | None) -> np.ndarray:
         """Compute the rows that are granted; return those that others have claimed."""
         later = [np.empty(0, np.intp)]
         batches = self._claimed(self._sized(parts), claims, later)
@@ -197,26 +186,26 @@ class Extraction:
             self._compute(batch, prepared)
         return np.concatenate(later)
 
-    def _sized(self, parts: Iterable[_Batch]) -> Iterator[_Batch]:
+    def _sized(self, parts: Iterable[Batch]) -> Iterator[Batch]:
         """Join and cut parts to as many rows as the model takes."""
-        held: _Batch | None = None
+        held: Batch | None = None
         for part in parts:
-            held = part if held is None else _joined(held, part)
+            held = part if held is None else held.joined(part)
             while held and len(held.chosen) >= (count := self._batch_size(held)):
-                rest = _cut(held, slice(count, None))
-                yield _cut(held, slice(0, count))
+                rest = held.cut(slice(count, None))
+                yield held.cut(slice(0, count))
                 held = rest if len(rest.chosen) else None
         if held:
             yield held
 
-    def _batch_size(self, batch: _Batch) -> int:
+    def _batch_size(self, batch: Batch) -> int:
         (cell,) = self.rows.cells_of(batch.chosen[:1])
         size = self.job.reader.size(cell)
         return self.sizer.rows(self.backbone.activation_bytes(size))
 
     def _claimed(
-        self, batches: Iterable[_Batch], claims: Claims | None, later: list[np.ndarray]
-    ) -> Iterator[_Batch]:
+        self, batches: Iterable[Batch], claims: Claims | None, later: list[np.ndarray]
+    ) -> Iterator[Batch]:
         for batch in batches:
             if claims is None:
                 yield batch
@@ -229,11 +218,11 @@ class Extraction:
             later.append(chosen[self.rows.needed[chosen].any(axis=1) & ~granted])
             encoded = granted & (places >= 0)
             if encoded.any():
-                yield _Batch(chosen[encoded], places=places[encoded])
+                yield Batch(chosen[encoded], places=places[encoded])
             if (granted & ~encoded).any():
-                yield _cut(batch, np.flatnonzero(granted & ~encoded))
+                yield batch.cut(np.flatnonzero(granted & ~encoded))
 
-    def _prepare(self, batch: _Batch) -> Prepared:
+    def _prepare(self, batch: Batch) -> Prepared:
         stored = None if batch.places is None else self._stored_latents(batch)
         if stored is not None:
             return stored
@@ -248,7 +237,7 @@ class Extraction:
             prepared.unchanged[place] = content.digest == digest
         return prepared
 
-    def _stored_latents(self, batch: _Batch) -> Prepared | None:
+    def _stored_latents(self, batch: Batch) -> Prepared | None:
         assert self.store is not None and batch.places is not None
         assert self.latents is not None
         places = batch.places
@@ -271,7 +260,7 @@ class Extraction:
         unchanged = np.ones(len(places), dtype=bool)
         return Prepared(latents.to(self.backbone.device), truncated, unchanged)
 
-    def _compute(self, batch: _Batch, prepared: Prepared) -> None:
+    def _compute(self, batch: Batch, prepared: Prepared) -> None:
         chosen = batch.chosen
         if prepared.errors:
             for place, error in prepared.errors.items():
@@ -390,19 +379,3 @@ class Extraction:
 def finite_rows(values: Mapping[int, np.ndarray]) -> np.ndarray:
     """Return which rows (n,) are finite in all blocks."""
     return np.all([np.isfinite(v).all(axis=1) for v in values.values()], axis=0)
-
-
-def _joined(first: _Batch, second: _Batch) -> _Batch:
-    contents = None
-    if first.contents is not None and second.contents is not None:
-        contents = first.contents + second.contents
-    return _Batch(np.concatenate([first.chosen, second.chosen]), contents)
-
-
-def _cut(batch: _Batch, places: slice | np.ndarray) -> _Batch:
-    contents = batch.contents
-    if isinstance(places, slice):
-        some = None if contents is None else contents[places]
-    else:
-        some = None if contents is None else [contents[i] for i in places.tolist()]
-    return _Batch(batch.chosen[places], some)
