@@ -1,6 +1,11 @@
 """Small checkpoints in the hub's layout, built once a session, and real cells."""
 
 import json
+import os
+
+# As many processes run tests as there are cores: each of them, and what it starts, keeps
+# to one thread. Before the first import of torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
