@@ -80,10 +80,11 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """Turn texts into the hidden states of a frozen masked diffusion language model.
 
     At timestep t each token of a text is masked with probability t / ``n_timesteps_``,
-    by masks that the text draws for itself and that are nested in t; the model runs once
-    and the real tokens of the chosen block are pooled. Diff-Feat [1]_ finds the most discriminative text features noise-free and
-    at the deepest block. Masked language models (BERT, RoBERTa, DistilBERT,
-    ModernBERT) are masked diffusion models [2]_ seen at one masking rate.
+    by masks that each text draws for itself and that are nested in t; the model runs
+    once and the real tokens of the chosen block are pooled. Diff-Feat [1]_ finds the
+    most discriminative text features noise-free and at the deepest block. Masked
+    language models (BERT, RoBERTa, DistilBERT, ModernBERT) are masked diffusion models
+    [2]_ seen at one masking rate.
 
     Parameters
     ----------
