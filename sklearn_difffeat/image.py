@@ -108,7 +108,9 @@ class ImageReader(Reader):
 
     def portable(self, cell: Any) -> Any:
         path = path_of(cell)
-        return cell if path is None else absolute(path)
+        if path is not None:
+            return absolute(path)
+        return bytes(cell) if isinstance(cell, memoryview) else cell
 
     def for_workers(self) -> ImageReader:
         return replace(self, pillow=PillowState.here())

@@ -196,3 +196,23 @@ def test_an_error_while_cells_are_handed_out_does_not_leave_workers_waiting(cell
     transformer = ImageDiffusionFeatureTransformer(n_jobs=2).fit(X)
     with pytest.raises(ValueError, match="row 50 of X"):
         transformer.transform(X)
+
+
+def test_arrays_that_a_worker_may_not_write_do_not_stop_it(cells, monkeypatch):
+    from sklearn_difffeat.extraction import _gather
+
+    portable = _gather._portable
+
+    def read_only(job, rows, piece):
+        sent = portable(job, rows, piece)
+        for name in ("places", "numbers", "needed", "truncated", "overflowed"):
+            getattr(sent, name).flags.writeable = False
+        return sent
+
+    monkeypatch.setattr(_gather, "_portable", read_only)
+    X = list(cells("image", 40))
+    X[1] = memoryview(X[1])
+    transformer = ImageDiffusionFeatureTransformer(n_jobs=2, dtype="float32")
+    expected = ImageDiffusionFeatureTransformer(dtype="float32").fit_transform(X)
+    found = transformer.fit_transform(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)

@@ -208,6 +208,8 @@ def _portable(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
 def _work(job: Job, rows: Rows, path: str | None) -> tuple[Received, Rows]:
     """Run a piece in a joblib worker; what no store on disk takes is handed back."""
     received: Received = []
+    # Arrays that were sent may be read-only here, as Ray's are.
+    rows = replace(rows, needed=rows.needed.copy())
 
     def hand_back(chosen: np.ndarray, column: int, chunk: Chunk) -> None:
         received.append((chosen, column, chunk))
