@@ -134,11 +134,19 @@ def test_killed_writers_lose_nothing_that_was_done_and_leave_nothing_wrong(
         text=True,
         bufsize=1,
     ) as nursery:
+        longest = 60.0
         for _ in range(25):
             nursery.stdin.write("go\n")
             writers = [int(number) for number in nursery.stdout.readline().split()]
             assert len(writers) == 2
-            time.sleep(random.uniform(0.05, 0.5))
+            start = time.monotonic()
+            stop = start + random.uniform(0.1, 1) * longest
+            while time.monotonic() < stop:
+                time.sleep(0.01)
+                if longest == 60 and log.exists() and log.stat().st_size:
+                    # So long a writer takes on this machine to get anything done.
+                    longest = 1.5 * (time.monotonic() - start)
+                    break
             for writer in random.permutation(writers):
                 os.kill(writer, signal.SIGKILL)  # fails if it has finished
         nursery.stdin.close()
