@@ -3,8 +3,8 @@
 import json
 import os
 
-# As many processes run tests as there are cores: each of them, and what it starts,
-# keeps to one thread. Set before the first import of torch.
+# With `-n auto` as many processes run tests as there are cores: each of them, and what
+# it starts, keeps to one thread. Set before the first import of torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
