@@ -50,10 +50,11 @@ class TextReader(Reader):
         return min(self.max_length, len(cell) // 3 + 2)
 
     def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
-        return [
-            Content(_digest_short(cell) if len(cell) <= SHORT else _digest(cell), cell)
+        digests = [
+            _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
             for cell in cells
         ]
+        return list(map(Content, digests, cells))
 
     def prepare(
         self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]

@@ -27,6 +27,8 @@ class LookUp:
     store : FeatureStore or None
     passes : sequence of Pass
         What rows may need.
+    collect : callable
+        Fetches from the store what it has of some rows.
     on_done : callable
         Takes how many rows need nothing more.
 
@@ -43,10 +45,11 @@ class LookUp:
         rows: Rows,
         store: FeatureStore | None,
         passes: Sequence[Pass],
+        collect: Callable[[np.ndarray], None],
         on_done: Callable[[int], None],
     ) -> None:
         self.job, self.rows, self.store = job, rows, store
-        self.passes, self.on_done = passes, on_done
+        self.passes, self.collect, self.on_done = passes, collect, on_done
         self.repeats: dict[int, int] = {}
         self._first_with: dict[bytes, int] = {}
 
@@ -69,8 +72,12 @@ class LookUp:
         for window, contents in prefetched(windows, self._read):
             fresh = self._first_of_each(window, contents)
             if self.store is not None and len(fresh):
-                found = self._is_known(window[fresh])
-                known.append(window[fresh[found]])
+                if self.job.reader.window is None:
+                    self.collect(window[fresh])
+                    found = ~self.rows.needed[window[fresh]].any(axis=1)
+                else:
+                    found = self._is_known(window[fresh])
+                    known.append(window[fresh[found]])
                 fresh = fresh[~found]
             if len(fresh):
                 yield window[fresh], [contents[i] for i in fresh.tolist()]
@@ -81,10 +88,17 @@ class LookUp:
 
     def _first_of_each(self, window: np.ndarray, contents: list[Content]) -> np.ndarray:
         """Note what was read; return which of the window's rows go on."""
+        digests = [content.digest for content in contents]
+        rows = window.tolist()
+        distinct = set(digests)
+        if len(distinct) == len(rows) and b"" not in distinct:
+            if self._first_with.keys().isdisjoint(distinct):
+                self._first_with.update(zip(digests, rows, strict=True))
+                for row, digest in zip(rows, digests, strict=True):
+                    self.rows.digests[row] = digest
+                return np.arange(len(rows))
         fresh = []
-        for place, (row, content) in enumerate(
-            zip(window.tolist(), contents, strict=True)
-        ):
+        for place, (row, content) in enumerate(zip(rows, contents, strict=True)):
             if content.error is not None:
                 self.rows.give_up(row, content.error)
                 continue

@@ -72,7 +72,7 @@ class Extraction:
         self.passes = job.passes(store)
         self._backbone: Backbone | None = None
         self._sizer: BatchSizer | None = None
-        self.look_up = LookUp(job, rows, store, self.passes, on_done)
+        self.look_up = LookUp(job, rows, store, self.passes, self.collect, on_done)
 
     @property
     def backbone(self) -> Backbone:
