@@ -10,12 +10,12 @@ from sklearn_difffeat.backbones import (
     release_backbones,
 )
 from sklearn_difffeat.display import BlockTimestepDisplay, EmbeddingDisplay
-from sklearn_difffeat.extraction._store import FeatureStore
 from sklearn_difffeat.fusion import FusionClassifier
 from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.metrics import clustering_report, multilabel_report
 from sklearn_difffeat.pipeline import make_fusion_pipeline
 from sklearn_difffeat.search import LocalSearchCV
+from sklearn_difffeat.store._store import FeatureStore
 from sklearn_difffeat.text import TextDiffusionFeatureTransformer
 from sklearn_difffeat.thresholds import TunedThresholdsClassifierCV
 

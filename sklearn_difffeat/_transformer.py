@@ -15,14 +15,14 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_difffeat._cells import Cells, as_cells, find_missing
-from sklearn_difffeat._modalities import ModalityArray
 from sklearn_difffeat.extraction._plan import Plan, resolve_blocks, resolve_timesteps
-from sklearn_difffeat.extraction._reader import Reader
+from sklearn_difffeat.inputs._column import Cells, as_cells, find_missing
+from sklearn_difffeat.inputs._reader import Reader
+from sklearn_difffeat.modalities._array import ModalityArray
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import BackboneInfo
-    from sklearn_difffeat.backbones._source import Source
+    from sklearn_difffeat.checkpoints._source import Source
 
 
 class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
@@ -243,7 +243,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         from sklearn_difffeat.extraction._devices import native_dtype, usable_device
         from sklearn_difffeat.extraction._gather import gather
         from sklearn_difffeat.extraction._job import Job
-        from sklearn_difffeat.extraction._store import store_for
+        from sklearn_difffeat.store._store import store_for
 
         n_present = int((~absent).sum())
         present = np.setdiff1d(np.flatnonzero(~absent), list(errors))

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
-from sklearn_difffeat._modalities import ModalityArray
 from sklearn_difffeat.fusion import FusionClassifier
+from sklearn_difffeat.modalities._array import ModalityArray
 
 
 class ModalityColumnTransformer(ColumnTransformer):

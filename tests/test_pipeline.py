@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fusion_oracles import make_multilabel
+from helpers.fusion_oracles import make_multilabel
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from sklearn_difffeat import FusionClassifier, make_fusion_pipeline
-from sklearn_difffeat._modalities import ModalityArray
+from sklearn_difffeat.modalities._array import ModalityArray
 
 
 class Embed(TransformerMixin, BaseEstimator):

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fusion_oracles import make_multilabel
+from helpers.fusion_oracles import make_multilabel
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal

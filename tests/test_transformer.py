@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from both import BOTH
+from helpers.both import BOTH
 from sklearn.base import clone
 
 from sklearn_difffeat import (

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import polars
 import pytest
-from both import BOTH
+from helpers.both import BOTH
 from sklearn.exceptions import NotFittedError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from sklearn_difffeat.backbones._source import Source
+    from sklearn_difffeat.checkpoints._source import Source
 
 
 # As in cc-by-nc-4.0, stabilityai-nc-research-community, flux-1-dev-non-commercial.

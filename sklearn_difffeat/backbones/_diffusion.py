@@ -13,9 +13,9 @@ import torch
 from sklearn_difffeat.backbones._base import BackboneInfo, ImageBackbone
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
-from sklearn_difffeat.backbones._parts import load_part, read_part
-from sklearn_difffeat.backbones._source import Source
-from sklearn_difffeat.backbones._weights import size_in_mb
+from sklearn_difffeat.checkpoints._parts import load_part, read_part
+from sklearn_difffeat.checkpoints._source import Source
+from sklearn_difffeat.checkpoints._weights import size_in_mb
 
 
 @dataclass(frozen=True)

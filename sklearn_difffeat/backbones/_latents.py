@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
 
-from sklearn_difffeat.backbones._parts import load_part
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._parts import load_part
+from sklearn_difffeat.checkpoints._source import Source
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderDC": AutoencoderDC}
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler
 
-from sklearn_difffeat.backbones._parts import read_part
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._parts import read_part
+from sklearn_difffeat.checkpoints._source import Source
 
 BETAS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",

@@ -14,11 +14,11 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
-from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
-from sklearn_difffeat.backbones._parts import read_part
-from sklearn_difffeat.backbones._source import Source, check_complete
 from sklearn_difffeat.backbones._surroundings import while_reading
-from sklearn_difffeat.backbones._weights import find_weights
+from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
+from sklearn_difffeat.checkpoints._parts import read_part
+from sklearn_difffeat.checkpoints._source import Source, check_complete
+from sklearn_difffeat.checkpoints._weights import find_weights
 
 NONE = None, None
 TEXT_PARTS = {

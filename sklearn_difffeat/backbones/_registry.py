@@ -11,13 +11,13 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sklearn_difffeat._fork import hold_during_fork, refuse_inherited_gpu, uses_torch
+from sklearn_difffeat._process import hold_during_fork, refuse_inherited_gpu, uses_torch
 from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
-from sklearn_difffeat.backbones._code import carries_code, check_trusted
-from sklearn_difffeat.backbones._loading import naming_damage, without_progress_bars
-from sklearn_difffeat.backbones._memory import check_memory, release_device_memory
-from sklearn_difffeat.backbones._source import Source, locate
-from sklearn_difffeat.backbones._weights import check_weights, fetch
+from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
+from sklearn_difffeat.checkpoints._memory import check_memory, release_device_memory
+from sklearn_difffeat.checkpoints._source import Source, locate
+from sklearn_difffeat.checkpoints._trust import carries_code, check_trusted
+from sklearn_difffeat.checkpoints._weights import check_weights, fetch
 
 if TYPE_CHECKING:
     import torch

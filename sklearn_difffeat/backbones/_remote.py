@@ -19,14 +19,14 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.initialization import no_init_weights
 
 from sklearn_difffeat.backbones._base import BackboneInfo
-from sklearn_difffeat.backbones._code import check_trusted
-from sklearn_difffeat.backbones._source import Source, check_complete, locate
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
     TokenizedBackbone,
     number,
 )
-from sklearn_difffeat.backbones._weights import (
+from sklearn_difffeat.checkpoints._source import Source, check_complete, locate
+from sklearn_difffeat.checkpoints._trust import check_trusted
+from sklearn_difffeat.checkpoints._weights import (
     fetch_small,
     size_in_mb,
     weight_files,

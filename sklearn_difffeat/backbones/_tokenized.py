@@ -9,7 +9,7 @@ import torch
 
 from sklearn_difffeat.backbones._base import BackboneInfo, TextBackbone, Tokens
 from sklearn_difffeat.backbones._plain_text import PlainTextTokenizer
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._source import Source
 
 # Masking rates that a masked diffusion model is asked for; timestep t hides t / 1000.
 N_TIMESTEPS = 1000

@@ -12,7 +12,7 @@ from diffusers import DiTTransformer2DModel
 
 from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._source import Source
 
 # A hub id, or a folder of the hub's cache.
 META_RELEASE = re.compile(r"(^|[/\\]|--)facebook([/\\]|--)DiT-XL-2-(256|512)($|[/\\])")

@@ -13,14 +13,14 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from sklearn_difffeat.backbones._base import BackboneInfo, Tokens
-from sklearn_difffeat.backbones._parts import settle
-from sklearn_difffeat.backbones._source import Source, check_complete
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
     TokenizedBackbone,
     number,
 )
-from sklearn_difffeat.backbones._weights import find_weights, size_in_mb
+from sklearn_difffeat.checkpoints._parts import settle
+from sklearn_difffeat.checkpoints._source import Source, check_complete
+from sklearn_difffeat.checkpoints._weights import find_weights, size_in_mb
 
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
 

@@ -9,7 +9,7 @@ import torch
 
 from sklearn_difffeat.backbones._base import Tokens
 from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._source import Source
 
 
 class MDLMBackbone(RemoteTextBackbone):

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._source import Source
 
 
 class UNetBackbone(PromptedBackbone):

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones._memory import release_device_memory
-from sklearn_difffeat.extraction._reader import Content
+from sklearn_difffeat.checkpoints._memory import release_device_memory
+from sklearn_difffeat.inputs._reader import Content
 
 T = TypeVar("T")
 # Beyond these, larger batches were no faster.

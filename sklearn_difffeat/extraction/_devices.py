@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from sklearn_difffeat._fork import refuse_inherited_gpu
+from sklearn_difffeat._process import refuse_inherited_gpu
 
 
 def usable_device(name: str | None) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from sklearn_difffeat.extraction._chunk import Pass
 from sklearn_difffeat.extraction._plan import Plan
+from sklearn_difffeat.store._chunk import Pass
 
 # torch works on arrays up to this size in the caller's thread.
 ONE_THREAD = 32768

@@ -11,12 +11,12 @@ from itertools import chain
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
-from sklearn_difffeat._cells import Cells
-from sklearn_difffeat.extraction._chunk import Chunk
 from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.extraction._schedule import Extraction
-from sklearn_difffeat.extraction._store import FeatureStore
+from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.store._chunk import Chunk
+from sklearn_difffeat.store._store import FeatureStore
 
 # Pieces of work handed to each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4

@@ -9,14 +9,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from sklearn_difffeat._cells import Cells
 from sklearn_difffeat.backbones import Backbone, load_backbone
-from sklearn_difffeat.backbones._source import Source
+from sklearn_difffeat.checkpoints._source import Source
 from sklearn_difffeat.extraction._batches import BatchSizer
-from sklearn_difffeat.extraction._chunk import Pass
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.extraction._reader import Reader
-from sklearn_difffeat.extraction._store import FeatureStore
+from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.inputs._reader import Reader
+from sklearn_difffeat.store._chunk import Pass
+from sklearn_difffeat.store._store import FeatureStore
 
 # Raised when a change to decoding, encoding or noise changes the features.
 PREPROCESSING = 2

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sklearn_difffeat.extraction._batches import prefetched
-from sklearn_difffeat.extraction._chunk import Pass
 from sklearn_difffeat.extraction._job import Job, Rows
-from sklearn_difffeat.extraction._reader import Content
-from sklearn_difffeat.extraction._store import FeatureStore
+from sklearn_difffeat.inputs._reader import Content
+from sklearn_difffeat.store._chunk import Pass
+from sklearn_difffeat.store._store import FeatureStore
 
 
 class LookUp:

@@ -20,14 +20,14 @@ from sklearn_difffeat.extraction._batches import (
     prefetched,
     split_on_out_of_memory,
 )
-from sklearn_difffeat.extraction._chunk import Chunk, Pass
-from sklearn_difffeat.extraction._claims import Claims
 from sklearn_difffeat.extraction._engine import encode_pixels, run_pass
 from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.extraction._look_up import LookUp
-from sklearn_difffeat.extraction._reader import Content, Prepared
-from sklearn_difffeat.extraction._store import FeatureStore
+from sklearn_difffeat.inputs._reader import Content, Prepared
+from sklearn_difffeat.store._chunk import Chunk, Pass
+from sklearn_difffeat.store._claims import Claims
+from sklearn_difffeat.store._store import FeatureStore
 
 # Seconds between two looks at what another worker is computing.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0

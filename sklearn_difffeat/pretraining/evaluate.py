@@ -20,8 +20,8 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sklearn_difffeat import BlockTimestepDisplay
-from sklearn_difffeat._modalities import ModalityArray
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.modalities._array import ModalityArray
 from sklearn_difffeat.pretraining import probes, samples
 from sklearn_difffeat.pretraining.contest import Contest, Features, frozen
 from sklearn_difffeat.pretraining.reading import (

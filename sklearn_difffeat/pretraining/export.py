@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sklearn_difffeat.backbones._source import EMBEDDED_ROOT
+from sklearn_difffeat.checkpoints._source import EMBEDDED_ROOT
 from sklearn_difffeat.pretraining.card import draw_losses, write_card
 from sklearn_difffeat.pretraining.loop import HISTORY
 

@@ -1,0 +1,144 @@
+"""Of forked processes and workers: what they may compute, and where they stand."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psutil
+
+# A fork waits so long for other threads to come out of a pass or of a store.
+WAIT_SECONDS = 10.0
+
+
+class _Process:
+    """Of this process: whether it used torch, and was forked from one that had it."""
+
+    used_torch = False
+    inherited_torch = False
+
+
+def uses_torch() -> None:
+    """Tell, ahead of every use, that torch is going to compute in this process.
+
+    Its pool of threads is lost in a fork, and torch would wait for it without end. A
+    forked process therefore computes in one thread, as the workers of torch's own
+    DataLoader do.
+    """
+    if not _Process.used_torch:
+        _Process.used_torch = True
+        if _Process.inherited_torch:
+            _compute_in_one_thread()
+
+
+def refuse_inherited_gpu(device: str) -> None:
+    """Raise where a forked process is about to use the GPU of its parent.
+
+    Raises
+    ------
+    RuntimeError
+        When the process that this one was forked from has used CUDA.
+    """
+    import torch
+
+    if device.partition(":")[0] == "cuda" and torch.cuda._is_in_bad_fork():
+        raise RuntimeError(
+            f"device={device!r} cannot be used in this process, which was forked after "
+            "its parent had used the GPU; start processes by the method 'spawn' or "
+            "'forkserver', fork before the first transform, or set device='cpu'."
+        )
+
+
+def hold_during_fork(
+    locks: Callable[[], Iterable[Any]], in_child: Callable[[set[int]], None]
+) -> None:
+    """Have no other thread hold some locks at the moment of a fork.
+
+    Parameters
+    ----------
+    locks : callable
+        Returns the locks, in the order in which to take them.
+    in_child : callable
+        Called in the forked process, where every lock is free again, with the ``id``
+        of those that another thread did not give up within ``WAIT_SECONDS``: what they
+        guard may be half done.
+    """
+    taken = threading.local()
+
+    def before() -> None:
+        taken.locks = []
+        end = time.monotonic() + WAIT_SECONDS
+        for lock in locks():
+            if lock.acquire(timeout=max(0.0, end - time.monotonic())):
+                taken.locks.append(lock)
+
+    def release() -> None:
+        for lock in reversed(getattr(taken, "locks", [])):
+            lock.release()
+        taken.locks = []
+
+    def after() -> None:
+        release()
+        lost = set()
+        for lock in locks():
+            if lock.acquire(blocking=False):
+                lock.release()
+            else:
+                lost.add(id(lock))
+                lock._at_fork_reinit()
+        in_child(lost)
+
+    _register(before=before, after_in_parent=release, after_in_child=after)
+
+
+def _compute_in_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _register(**hooks: Callable[[], None]) -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(**hooks)
+
+
+def _after_in_child() -> None:
+    _Process.inherited_torch = "torch" in sys.modules
+    if _Process.used_torch:
+        # At once: only the thread that forked is there, and others will follow it.
+        _compute_in_one_thread()
+
+
+_register(after_in_child=_after_in_child)
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+_STARTED_IN = _here()
+
+
+def absolute(path: str) -> str:
+    """Make a path whole, from the folder of the caller.
+
+    joblib's loky workers stay in the folder in which they were started, wherever the
+    process that sends them work has gone since: in them, paths start from the folder
+    of that process. A worker that has changed its own folder keeps to it.
+    """
+    is_worker = multiprocessing.current_process().name.startswith("LokyProcess")
+    if is_worker and not os.path.isabs(path) and _here() == _STARTED_IN:
+        try:
+            path = os.path.join(psutil.Process(os.getppid()).cwd(), path)
+        except (psutil.Error, OSError):
+            # Nobody can tell where the caller is: the path is taken from here.
+            pass
+    return os.path.abspath(path)

@@ -1,0 +1,116 @@
+"""How much memory there is, and whether a model fits into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sklearn_difffeat.checkpoints._weights import loaded_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from sklearn_difffeat.checkpoints._source import Source
+
+
+def free_memory() -> int | None:
+    """Return the bytes of main memory that can be had; None if unknown."""
+    found = [_system_memory(), _cgroup_memory(Path("/sys/fs/cgroup"))]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _system_memory() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return _windows_memory()
+    try:
+        # Elsewhere only the total is told without further packages.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _windows_memory() -> int | None:
+    import ctypes
+
+    # MEMORYSTATUSEX: two 32-bit numbers, then seven of 64 bits, the second of which
+    # is the free physical memory.
+    status = (ctypes.c_uint64 * 8)()
+    ctypes.cast(status, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(status)
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 (mypy knows it on Windows only)
+    return int(status[2]) if kernel.GlobalMemoryStatusEx(status) else None
+
+
+def _cgroup_memory(root: Path) -> int | None:
+    """What a container's limit leaves, cached files not counted as used."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "memory.stat"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+        ),
+    ):
+        try:
+            left = int((root / limit).read_text()) - int((root / used).read_text())
+            stat = dict(
+                line.split() for line in (root / cache).read_text().splitlines()
+            )
+            return left + int(stat.get("inactive_file", 0))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def free_device_memory(device: str) -> int | None:
+    """Return the free bytes of a GPU; None for the CPU or where it is not told."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if kind == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
+def check_memory(source: Source, device: str, dtype: torch.dtype) -> None:
+    """Refuse weights that do not fit, before any is downloaded or loaded.
+
+    Raises
+    ------
+    MemoryError
+        Naming what the weights take and what is free.
+    """
+    needed = loaded_bytes(source, dtype.itemsize)
+    if needed is None:
+        return
+    precision = str(dtype).removeprefix("torch.")
+    for place, free in (
+        ("main memory", free_memory()),
+        (f"the memory of {device!r}", free_device_memory(device)),
+    ):
+        if free is not None and needed > free:
+            smaller = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
+            raise MemoryError(
+                f"backbone={source.name!r} takes {needed / 1e9:.3g} GB in {precision} "
+                f"but only {free / 1e9:.3g} GB of {place} are free; choose {smaller}"
+                "a smaller backbone, or call release_backbones() before."
+            )
+
+
+def release_device_memory() -> None:
+    """Hand memory that torch keeps for itself back to the devices."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

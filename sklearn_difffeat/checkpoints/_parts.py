@@ -1,0 +1,75 @@
+"""The parts of a diffusion pipeline in the hub's layout: configurations and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sklearn_difffeat.checkpoints._source import Source, check_complete
+from sklearn_difffeat.checkpoints._weights import find_weights
+
+# Their configurations carry their names: tokenizer_2/tokenizer_config.json.
+PREFIXED = "scheduler", "tokenizer"
+
+
+def read_part(source: Source, folder: str) -> dict[str, Any]:
+    """Return the configuration of a part that a pipeline cannot do without.
+
+    The folder "" is the pipeline itself.
+
+    Raises
+    ------
+    ValueError
+        When the source lacks it.
+    """
+    kind = folder.partition("_")[0] if folder.startswith(PREFIXED) else ""
+    name = f"{kind}_config.json" if kind else "config.json"
+    file = f"{folder}/{name}" if folder else "model_index.json"
+    config = source.read_json(file)
+    if config is None:
+        raise ValueError(
+            f"backbone={source.name!r} lacks {file}; download or save all of the "
+            "model's sub-folders, as diffusers' save_pretrained lays them out."
+        )
+    return config
+
+
+def load_part(
+    source: Source, kind: Any, folder: str, device: str, dtype: torch.dtype
+) -> Any:
+    """Load a model of diffusers, in ``.eval()`` mode and without gradients.
+
+    Raises
+    ------
+    ValueError
+        When the files lack tensors that the configuration asks for.
+    """
+    model, loading = kind.from_pretrained(
+        source.snapshot,
+        subfolder=folder,
+        variant=find_weights(source, f"{folder}/").variant,
+        dtype=dtype,
+        low_cpu_mem_usage=False,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+    check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
+    for parameter in model.parameters():
+        # diffusers takes a whole file as it is where its first tensor, a table of
+        # positions in SD3, is of the precision that the model keeps it in.
+        parameter.data = parameter.data.to(dtype)
+    return settle(model, device)
+
+
+def settle(model: Any, device: str) -> Any:
+    """Bring a model that was just loaded to its device, ready to be run.
+
+    What stays in main memory is copied: it would be the mapped file itself, and change
+    with it when another program writes new weights there.
+    """
+    model = model.eval().requires_grad_(False).to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return model

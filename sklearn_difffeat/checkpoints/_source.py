@@ -1,0 +1,244 @@
+"""Where a backbone's files lie: in the package, in a folder, or on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sklearn_difffeat._process import absolute
+from sklearn_difffeat.checkpoints import _hub
+from sklearn_difffeat.checkpoints._fingerprint import (
+    WEIGHT_SUFFIXES,
+    folder_fingerprint,
+)
+
+EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+MARKERS = ("model_index.json", "config.json", "transformer/config.json")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def embedded_names() -> list[str]:
+    """Names of the backbones that ship with the package."""
+    return sorted(path.parent.name for path in EMBEDDED_ROOT.glob("*/README.md"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder in the hub's layout, or a hub id with the commit it resolved to.
+
+    ``expected`` is the fingerprint that was described and under which features are
+    kept; what is loaded has to have it still.
+    """
+
+    name: str
+    location: str
+    on_hub: bool
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    expected: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments that every ``from_pretrained`` of this source takes."""
+        if not self.on_hub:
+            return {"local_files_only": True}
+        return {"revision": self.revision, "local_files_only": self.local_files_only}
+
+    def find(self, file: str) -> Path | None:
+        """Return a local path of a (small) file, or None where the source lacks it."""
+        path = self.at_hand(file)
+        if path is not None or not self.on_hub or self.local_files_only:
+            return path
+        sizes = _hub.file_sizes(self.location, self.revision, ask=True)
+        if sizes is None or file not in sizes:
+            return None
+        return _hub.download(self.location, file, self.revision)
+
+    def at_hand(self, file: str) -> Path | None:
+        """Return the path of a file that is on this machine, or None."""
+        if self.on_hub:
+            return _hub.cached(self.location, file, self.revision)
+        path = Path(self.location, file)
+        return path if path.is_file() else None
+
+    def size_of(self, file: str) -> int | None:
+        """Return a file's size in bytes, on this machine or on the hub."""
+        path = self.at_hand(file)
+        if path is not None:
+            return path.stat().st_size
+        if not self.on_hub:
+            return None
+        ask = not self.local_files_only
+        sizes = _hub.file_sizes(self.location, self.revision, ask=ask)
+        return None if sizes is None else sizes.get(file)
+
+    @property
+    def snapshot(self) -> str:
+        """The folder on this machine; of a hub id it holds what was downloaded."""
+        for marker in MARKERS if self.on_hub else ():
+            path = self.at_hand(marker)
+            if path is not None:
+                return str(path.parents[marker.count("/")])
+        return self.location
+
+    def names_in(self, folder: str) -> set[str]:
+        """Return the names of the files in a sub-folder, here or on the hub."""
+        place = Path(self.snapshot, folder)
+        names = (
+            {p.name for p in place.iterdir() if p.is_file()}
+            if place.is_dir()
+            else set()
+        )
+        if self.on_hub and not self.local_files_only:
+            files = _hub.file_sizes(self.location, self.revision, ask=True) or {}
+            where = (Path(file) for file in files)
+            names |= {p.name for p in where if p.parent == Path(folder)}
+        return names
+
+    def read_json(self, file: str) -> dict[str, Any] | None:
+        """Parse a configuration file, or return None where the source lacks it."""
+        path = self.find(file)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"backbone={self.name!r}: {file} is not valid JSON ({error}); "
+                "download or save the model again."
+            ) from error
+        return content
+
+    def weight_files(self) -> list[Path]:
+        """Weight files at hand, sorted; empty for a hub id."""
+        if self.on_hub:
+            return []
+        root = Path(self.location)
+        return sorted(p for p in root.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
+
+    @property
+    def license(self) -> str | None:
+        """The licence in the model card's metadata, by its own name if it has one."""
+        card = self.find("README.md")
+        if card is None:
+            return None
+        metadata = card.read_text("utf-8").partition("\n---")[0]
+        found = [
+            re.search(rf"^{key}:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
+            for key in ("license", "license_name")
+        ]
+        known, named = (one.group(1).strip("\"'") if one else None for one in found)
+        return named or known if known == "other" else known
+
+    @property
+    def fingerprint(self) -> str:
+        """The commit for a hub id; for a folder a digest of what its files hold."""
+        if self.on_hub:
+            return f"hub:{self.location}@{self.revision}"
+        try:
+            return folder_fingerprint(self.location)
+        except OSError as error:
+            raise OSError(
+                f"backbone={self.name!r}: {error.filename!r} cannot be read "
+                f"({error.strerror}); make it readable, or move it out of the folder."
+            ) from error
+
+
+def locate(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> Source:
+    """Find out what a backbone's name stands for; touches the hub for hub ids only.
+
+    A revision is of a hub id; folders and embedded backbones have no other.
+
+    Raises
+    ------
+    ValueError
+        When the name is no embedded backbone, no folder and no hub id.
+    OSError
+        When a hub id is neither cached nor reachable.
+    """
+    text = os.fspath(name)
+    if text in embedded_names():
+        return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
+    if text and os.path.isdir(absolute(text)):
+        return Source(
+            text,
+            absolute(text),
+            on_hub=False,
+            trust_remote_code=trust_remote_code,
+        )
+    if text.startswith(".") or not HUB_ID.fullmatch(text):
+        raise ValueError(_unknown(text))
+    from huggingface_hub.errors import HFValidationError
+
+    source = Source(text, text, True, revision, local_files_only, trust_remote_code)
+    try:
+        source = _resolve(source)
+    except HFValidationError as error:
+        raise ValueError(_unknown(text)) from error
+    if not any(source.at_hand(marker) for marker in MARKERS):
+        raise ValueError(
+            f"backbone={text!r} holds neither model_index.json nor config.json; "
+            "it is not a model in the layout of diffusers or transformers."
+        )
+    return source
+
+
+def _resolve(source: Source) -> Source:
+    """Find the commit of a hub id: the hub's, or without network the cache's."""
+    pinned = bool(_hub.COMMIT.fullmatch(source.revision or ""))
+    if pinned and any(source.at_hand(marker) for marker in MARKERS):
+        return source
+    reason = None
+    if not source.local_files_only:
+        try:
+            commit = _hub.look_up(source.location, source.revision)
+            sizes = _hub.file_sizes(source.location, commit, ask=False) or {}
+            for marker in MARKERS:
+                if marker in sizes:
+                    # By the revision's name, so that it is known without network.
+                    _hub.download(source.location, marker, source.revision)
+                    break
+            return replace(source, revision=commit)
+        except OSError as error:
+            reason = error
+    for marker in MARKERS:
+        path = source.at_hand(marker)
+        if path is not None:
+            # <cache>/snapshots/<commit>/<marker>
+            commit = path.parents[marker.count("/")].name
+            return replace(source, revision=commit, local_files_only=True)
+    found = "is only partly in" if _hub.is_interrupted(source.location) else "is not in"
+    raise OSError(
+        f"backbone={source.name!r} is a hub id that {found} the local cache and the "
+        "hub cannot be reached; connect once to download it, pass a folder in the "
+        f"hub's layout, or use one of {embedded_names()}."
+    ) from reason
+
+
+def check_complete(source: Source, missing: set[Any]) -> None:
+    """Refuse weights that lack tensors: libraries would make them up at random."""
+    if missing:
+        raise ValueError(
+            f"backbone={source.name!r} lacks {len(missing)} of the tensors that its "
+            f"configuration asks for, such as {sorted(map(str, missing))[0]!r}; "
+            "download or save it again."
+        )
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"backbone={name!r} is unknown: no folder of that name exists; use one of "
+        f"{embedded_names()}, a hub id such as 'facebook/DiT-XL-2-256', or a folder in "
+        "the hub's layout."
+    )

@@ -1,0 +1,325 @@
+"""Fuse the features of several modalities and classify: features -> labels."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+from sklearn.base import _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from sklearn_difffeat.fusion._data import (
+    absent_modalities,
+    column_moments,
+    column_weights,
+    encode_target,
+    label_weights,
+    row_weights,
+    standardized,
+)
+from sklearn_difffeat.fusion._input import (
+    MATRIX,
+    check_dense_copy_fits,
+    densified_columns,
+    warn_of_sparse_stacks,
+)
+from sklearn_difffeat.fusion._prediction import FusedPrediction
+from sklearn_difffeat.fusion._solver import solve
+from sklearn_difffeat.modalities._columns import names_modalities, resolve_modalities
+
+
+class FusionClassifier(FusedPrediction):
+    """Logistic classifier on the sum of one linear projection per modality.
+
+    Every column is standardised, every modality is projected linearly, the
+    projections are added, and one logistic head per label reads the sum [1]_. With
+    ``fusion_dim=None`` there is no bottleneck: the fit is the convex problem of one
+    :class:`~sklearn.linear_model.LogisticRegression` per label, solved for all labels
+    in the same matrix products. With ``fusion_dim=k`` the labels share k directions
+    and the L2 penalty on projections and heads is the trace norm of their product.
+
+    The fit is deterministic and does not depend on the row order.
+
+    Parameters
+    ----------
+    modalities : dict of str to slice, list or int, default=None
+        Columns of each modality: a slice, a list of column names or positions, or
+        the width of modalities that follow one another. None takes the prefix before
+        ``__`` in the column names ("other" where a name has none), else what the
+        transformers of this package noted on their output, "image" and "text", or
+        "text_1", "text_2" where there are several of a kind; else X is one modality.
+    fusion_dim : int, default=None
+        Width k of the sum of the projections.
+    C : float, default=1.0
+        Weight of the log loss, summed over the rows, against half the squared norm
+        of the weights, as in LogisticRegression. Intercepts are not penalised.
+    class_weight : "balanced", dict or list of dict, default=None
+        Weights of the classes. For indicator y the classes of a label are 0 and 1,
+        "balanced" is taken label by label, and a list holds one dict per label.
+    modality_weights : dict of str to float, default=None
+        Factor on the standardised columns of a modality, 1 where not named. The
+        weights of a modality with factor f are penalised 1/f**2 as strongly: a
+        weak modality beside a strong one wants less than 1.
+    standardize : bool, default=True
+        Bring each column to mean 0 and variance 1 over the weighted rows that have
+        its modality, so that a few very large channels do not rule the penalty.
+    max_iter : int, default=1000
+        Largest number of L-BFGS steps, for the convex and for the factorised fit.
+    tol : float, default=1e-8
+        A label is fitted once a step promises to lower its objective by less than
+        this share; in float32 not below 1.5e-8.
+    device : str, default=None
+        Torch device of the matrix products of the fit, such as "cuda" or "cpu"; None
+        fits with numpy. The fitted model is numpy's either way.
+    random_state : int, RandomState instance or None, default=None
+        Used beyond 4,096 columns only, to sketch the principal axes that steer the
+        steps; the optimum does not depend on it.
+    verbose : bool, default=False
+        Show a progress bar that counts the labels fitted.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        For indicator y the label numbers ``0, ..., n_labels - 1``.
+    coef_ : ndarray of shape (n_outputs, n_features)
+        Weights of the raw columns: for rows with every modality the decision is
+        ``X @ coef_.T + intercept_``. n_outputs is 1 for binary y, else the number of
+        classes or labels.
+    intercept_ : ndarray of shape (n_outputs,)
+    centered_intercept_ : ndarray of shape (n_outputs,)
+        Decision for a row that has no modality, or the mean of every column.
+    projections_ : dict of str to ndarray of shape (d_m, k)
+        Projection of each modality's standardised columns; k is n_outputs without
+        `fusion_dim`.
+    heads_ : ndarray of shape (k, n_outputs) or None
+        Heads on the fused representation; None without `fusion_dim`.
+    modalities_ : dict of str to slice or ndarray of int
+        Columns of each modality.
+    mean_, scale_ : ndarray of shape (n_features,), float64
+        What is subtracted from a column, and what it is then divided by: its
+        standard deviation over the weight of its modality.
+    n_iter_ : int
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features,)
+        Only when X has string column names.
+
+    Notes
+    -----
+    A row whose columns of one modality are all NaN does not have that modality: it
+    contributes nothing there, in fit and in prediction.
+
+    ``predict`` calls a label present where its probability is at least 0.5.
+    :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
+
+    A label that is constant in y is predicted constant, with the probability that
+    half a row of the other kind would leave.
+
+    The problem with `fusion_dim` starts from the directions in which the solution
+    without it keeps most of its logits. A narrow one is not convex: no step is uphill,
+    but another start may end lower. Beyond ``min(n_features, n_outputs)`` more
+    `fusion_dim` adds columns of zeros.
+
+    References
+    ----------
+    .. [1] Lan, Zheng, Yin (2025). Diff-Feat. arXiv:2509.15553. From its abstract: one
+       linear projection per modality, then addition. The objective and the solver
+       here are this package's own.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_multilabel_classification
+    >>> from sklearn_difffeat import FusionClassifier
+    >>> X, Y = make_multilabel_classification(n_features=10, random_state=0)
+    >>> model = FusionClassifier(modalities={"image": 6, "text": 4}, fusion_dim=3)
+    >>> model.fit(X, Y).predict_proba(X).shape
+    (100, 5)
+    >>> model.transform(X).shape
+    (100, 3)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        "modalities": [dict, None],
+        "fusion_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "modality_weights": [dict, None],
+        "standardize": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "device": [str, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        modalities: dict[str, Any] | None = None,
+        fusion_dim: int | None = None,
+        C: float = 1.0,
+        class_weight: Any = None,
+        modality_weights: dict[str, float] | None = None,
+        standardize: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-8,
+        device: str | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.modalities = modalities
+        self.fusion_dim = fusion_dim
+        self.C = C
+        self.class_weight = class_weight
+        self.modality_weights = modality_weights
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None
+    ) -> FusionClassifier:
+        """Fit projections and heads.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            float32 and float64 are kept; rows may lack modalities (all NaN). A sparse
+            X is fitted as the dense one: its standardised copy is dense.
+        y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
+            Classes, or an indicator matrix of 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            A weight of 2 is the row twice, a weight of 0 is the row left out.
+
+        Returns
+        -------
+        FusionClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If modalities do not share out the columns of X, if a row has some but not
+            all columns of a modality or infinity, or if y is not a classification
+            target.
+        MemoryError
+            If the dense copy of a sparse X is larger than the machine's memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, np.nan], [3.0, 2.0]])
+        >>> model = FusionClassifier(modalities={"image": 1, "text": 1})
+        >>> model.fit(X, [0, 0, 1, 1]).predict(X)
+        array([0, 0, 1, 1])
+        """
+        layout = getattr(X, "_layout", None)
+        data, target = validate_data(
+            self, densified_columns(X), y, multi_output=True, **MATRIX
+        )
+        check_dense_copy_fits(data)
+        weight = _check_sample_weight(
+            sample_weight, data, dtype=np.float64, ensure_non_negative=True
+        )
+        names = getattr(self, "feature_names_in_", None)
+        modalities = resolve_modalities(
+            self.modalities, data.shape[1], names=names, layout=layout
+        )
+        declared = self.modalities is not None or names_modalities(names, layout)
+        if not declared:
+            warn_of_sparse_stacks(data)
+        absent = absent_modalities(data, modalities, declared)
+        if not weight.all():
+            rows = weight > 0
+            data, target, weight = data[rows], target[rows], weight[rows]
+            absent = None if absent is None else absent[rows]
+        kind, classes, Y = encode_target(target)
+        weight_class = row_weights if kind != "indicator" else label_weights
+        row_weight, label_weight = weight_class(self.class_weight, Y, weight, classes)
+        mean, scale = column_moments(data, weight, modalities, absent)
+        if not self.standardize:
+            mean, scale = np.zeros_like(mean), np.ones_like(scale)
+        scale = scale / column_weights(self.modality_weights, modalities, len(scale))
+
+        constant = np.asarray(Y.all(axis=0) | ~Y.any(axis=0))
+        if constant.any():
+            warnings.warn(
+                f"{constant.sum()} of the {len(constant)} labels are constant in y; "
+                "their constant is predicted.",
+                stacklevel=3,
+            )
+        n_outputs = Y.shape[1]
+        k = self.fusion_dim or n_outputs
+        projection, heads = np.zeros((data.shape[1], k)), np.eye(k, n_outputs)
+        centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
+        n_iter = 0
+        if not constant.all():
+            P, H, b, n_iter, n_unfinished = solve(
+                standardized(data, mean, scale),
+                np.ascontiguousarray(Y[:, ~constant]),
+                C=self.C,
+                sample_weight=row_weight,
+                label_weight=None
+                if label_weight is None
+                else label_weight[:, ~constant],
+                softmax=kind == "multiclass",
+                rank=self.fusion_dim,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                device=self.device,
+                seed=check_random_state(self.random_state),
+                verbose=bool(self.verbose),
+            )
+            if n_unfinished:
+                warnings.warn(
+                    f"The fit of {n_unfinished} output(s) did not converge in "
+                    f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
+                    "lower C.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+            centered[~constant] = b
+            if P is None:
+                projection[:, ~constant] = H
+            else:
+                projection = P
+                heads = np.zeros((k, n_outputs))
+                heads[:, ~constant] = H
+
+        coef = projection if self.fusion_dim is None else projection @ heads
+        coef = coef / scale[:, None]
+        dtype = data.dtype
+        self.modalities_, self.classes_ = modalities, classes
+        self.mean_, self.scale_ = mean, scale
+        self.coef_ = np.ascontiguousarray(coef.T, dtype=dtype)
+        self.intercept_ = (centered - mean @ coef).astype(dtype)
+        self.centered_intercept_ = centered.astype(dtype)
+        self.projections_ = {
+            name: projection[columns].astype(dtype)
+            for name, columns in modalities.items()
+        }
+        self.heads_ = None if self.fusion_dim is None else heads.astype(dtype)
+        self.n_iter_ = n_iter
+        self._kind, self._layout, self._declared = kind, layout, declared
+        self._sparse_target = sparse.issparse(target)
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.input_tags.sparse = True
+        # Without declared modalities a NaN has no meaning and is refused.
+        tags.input_tags.allow_nan = self.modalities is not None
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,72 @@
+"""Text cells to tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sklearn_difffeat.backbones._base import TextBackbone
+from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
+from sklearn_difffeat.store._chunk import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.backbones import Backbone
+
+# Characters of a text whose digest is remembered.
+SHORT = 256
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+# A search asks for the same texts for every candidate and fold.
+_digest_short = lru_cache(maxsize=2**17)(_digest)
+
+
+@dataclass(frozen=True)
+class TextReader(Reader):
+    """Texts to tokens, at most a number of them."""
+
+    max_length: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
+
+    def size(self, cell: Any) -> int:
+        # About three characters a token, and two special ones.
+        return min(self.max_length, len(cell) // 3 + 2)
+
+    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
+        digests = [
+            _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
+            for cell in cells
+        ]
+        return list(map(Content, digests, cells))
+
+    def prepare(
+        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
+    ) -> Prepared:
+        from sklearn_difffeat.backbones._surroundings import plain_torch
+        from sklearn_difffeat.extraction._noise import text_keys
+
+        assert isinstance(backbone, TextBackbone)
+        texts = [content.value for content in contents]
+        with plain_torch():
+            tokens = backbone.tokenize(texts, self.max_length)
+        tokens.keys = text_keys([content.digest for content in contents])
+        truncated = np.zeros(len(texts), dtype=bool)
+        truncated[tokens.truncated] = True
+        return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))
+
+    def order(self, cells: Cells) -> np.ndarray:
+        # Texts of one length share a batch, so that little of it is padding.
+        lengths = np.fromiter(map(len, cells), dtype=int, count=len(cells))
+        return np.argsort(lengths, kind="stable")

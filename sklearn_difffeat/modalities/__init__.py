@@ -1,0 +1,1 @@
+"""Which columns of a feature matrix belong to which modality."""

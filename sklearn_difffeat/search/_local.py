@@ -1,0 +1,208 @@
+"""Search for block and timestep without the grid."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+
+from sklearn_difffeat.search._axes import build_axes
+from sklearn_difffeat.search._judge import Judge
+from sklearn_difffeat.search._walk import Move, Walk
+
+
+class LocalSearchCV(BaseSearchCV):
+    """Cross-validated search that walks from the paper's prior to a local best.
+
+    Diff-Feat [1]_ finds the pair of (block, timestep) of the image and of the text by a
+    heuristic local search and tells no steps of it; the rules of this walk are our own.
+    The parameters of each estimator in ``param_space`` are climbed by themselves, then
+    all together, by steps along ordered values that shrink from a quarter of an axis
+    to one. No candidate is tried twice.
+
+    With a ``cache`` a new timestep costs a pass of all rows through the model, and a
+    block at a timestep already visited costs none. So all blocks worth a try are tried
+    at a timestep before the next timestep is paid for, and timesteps are paid for one
+    at a time, in the direction of less noise first, only while the score rises.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Any scikit-learn estimator; it need not have to do with diffusion.
+    param_space : dict of str to sequence
+        Parameter names and their values, in an order in which neighbours are alike;
+        numbers have to rise or fall.
+    start : dict of str to value, default=None
+        Where to start, for all parameters or some. None is the paper's prior: the
+        middle value for block and timestep of an image; the deepest block and the
+        smallest timestep for a text; the middle for every other parameter. Of two
+        middles it is the first.
+    scoring : str, callable, list, tuple or dict, default=None
+        As for :class:`~sklearn.model_selection.GridSearchCV`. With several metrics the
+        walk follows the one that ``refit`` names, else the first.
+    cv : int, splitter or iterable, default=None
+        As for GridSearchCV; all candidates get the same splits, also of a splitter
+        that shuffles without a seed.
+    max_candidates : int, default=None
+        Most candidates to evaluate; None lets the walk end by itself.
+    max_passes : int, default=None
+        Most passes to pay for, as ``n_passes_`` counts them; from then on the walk
+        stays on those it has. The start is evaluated whatever it costs.
+    n_jobs : int, default=None
+        joblib jobs over the fits of a batch; the neighbours of a point are one batch.
+    refit : bool, str or callable, default=True
+        As for GridSearchCV.
+    verbose : int, default=0
+        From 1 on, tell each batch and each move; from 2 on, as GridSearchCV.
+    pre_dispatch : int or str, default="2*n_jobs"
+        As for GridSearchCV.
+    error_score : "raise" or float, default=nan
+        Score of a fit that fails; NaN is worse than any other score.
+    return_train_score : bool, default=False
+        Whether ``cv_results_`` has training scores.
+    n_restarts : int, default=0
+        Further walks, each from a random point far from all points tried: the way out
+        where the surface has several peaks.
+    random_state : int or RandomState, default=None
+        Draws the points to restart from.
+
+    Attributes
+    ----------
+    n_candidates_ : int
+        Candidates evaluated.
+    n_passes_ : int
+        Settings that cost a pass (timesteps, and whatever else is searched that changes
+        the stored features), counted for each transformer and added; 0 where the space
+        leads to no transformer.
+    path_ : list of dict
+        Where the walk went, each with ``params``, ``score``, ``index`` in
+        ``cv_results_`` and ``stage``: "start", the path of an estimator ("walk" for the
+        searched one itself), "joint" or
+        "restart 1" and so on.
+    cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \
+n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_
+        As of GridSearchCV.
+
+    Raises
+    ------
+    ValueError
+        By ``fit``, when values are empty, unordered or repeated, a start is not among
+        the values, a parameter is unknown, or all fits failed.
+
+    See Also
+    --------
+    BlockTimestepDisplay : Map of the scores with the path of the walk.
+
+    References
+    ----------
+    .. [1] Lan, Zheng and Yin, "Diff-Feat", arXiv:2509.15553, 2025.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_difffeat import LocalSearchCV
+    >>> space = {"C": [0.01, 0.1, 1, 10, 100], "gamma": [0.001, 0.01, 0.1, 1, 10]}
+    >>> search = LocalSearchCV(SVC(), space).fit(*load_iris(return_X_y=True))
+    >>> search.n_candidates_ < 25
+    True
+    >>> search.path_[0]["params"]
+    {'C': 1, 'gamma': 0.1}
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseSearchCV._parameter_constraints,
+        "param_space": [dict],
+        "start": [dict, None],
+        "max_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "max_passes": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "n_restarts": [Interval(numbers.Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_space: Mapping[str, Sequence[Any]],
+        *,
+        start: Mapping[str, Any] | None = None,
+        scoring: Any = None,
+        cv: Any = None,
+        max_candidates: int | None = None,
+        max_passes: int | None = None,
+        n_jobs: int | None = None,
+        refit: bool | str | Callable = True,
+        verbose: int = 0,
+        pre_dispatch: int | str = "2*n_jobs",
+        error_score: str | float = np.nan,
+        return_train_score: bool = False,
+        n_restarts: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(
+            estimator=estimator,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.param_space = param_space
+        self.start = start
+        self.max_candidates = max_candidates
+        self.max_passes = max_passes
+        self.n_restarts = n_restarts
+        self.random_state = random_state
+
+    def _run_search(
+        self, evaluate_candidates: Callable, *, callback_ctx: Any = None
+    ) -> None:
+        axes = build_axes(self.estimator, self.param_space, self.start)
+        random = check_random_state(self.random_state)
+        context = callback_ctx
+        if context is not None:
+            context = context.subcontext(
+                task_name="search", max_subtasks=None
+            ).call_on_fit_task_begin(estimator=self)
+        moves: list[Move] = []
+        judge = Judge(self, axes, evaluate_candidates, context)
+
+        def note(move: Move) -> None:
+            moves.append(move)
+            if self.verbose > 0:
+                score, params = walk.scores[move.point], judge.params_of(move.point)
+                print(f"{move.stage}: {score:.4f} with {params}")
+
+        walk = Walk(axes, judge, self.max_candidates, note, self.max_passes)
+        try:
+            walk.run(self.n_restarts, random)
+            judge.finish(super()._format_results, self.__dict__.get("_evaluated"))
+        finally:
+            self.__dict__.pop("_evaluated", None)
+        self.n_candidates_ = len(walk.scores)
+        self.n_passes_ = len(walk.passes)
+        self.path_ = [
+            {**judge.record_of(move.point), "stage": move.stage} for move in moves
+        ]
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self)
+
+    def _format_results(
+        self, candidate_params: list, n_splits: int, out: list, more_results: Any = None
+    ) -> dict[str, Any]:
+        self._evaluated = candidate_params, n_splits, out, more_results
+        with warnings.catch_warnings():
+            # Non-finite scores are told once, with the results of all batches.
+            warnings.filterwarnings("ignore", message="One or more of the")
+            return super()._format_results(
+                candidate_params, n_splits, out, more_results
+            )

@@ -1,0 +1,282 @@
+"""The walk of a local search, on indices alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
+
+from sklearn_difffeat.search._axes import Axis
+
+Point = tuple[int, ...]
+
+
+class CandidatesSpent(Exception):
+    """The next point of the walk would exceed the candidates allowed."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A point that the walk went to, and why."""
+
+    point: Point
+    stage: str
+
+
+class Walk:
+    """Climb to a local maximum of a score over ordered axes.
+
+    Each group of axes, that is each estimator with parameters in the space, is climbed
+    by itself; then all axes together. Steps start at a quarter of an axis and are
+    halved where no step gains, down to one. Among axes that cost a pass only one new
+    value is paid for at a time.
+
+    Parameters
+    ----------
+    axes : list of Axis
+    score : callable
+        Takes a list of new points and returns their scores; NaN is the worst.
+    max_candidates : int or None
+        Most points to score.
+    max_passes : int or None
+        Most passes to pay for; the start is tried whatever it costs.
+    """
+
+    def __init__(
+        self,
+        axes: Sequence[Axis],
+        score: Callable[[list[Point]], Sequence[float]],
+        max_candidates: int | None = None,
+        on_move: Callable[[Move], None] = lambda move: None,
+        max_passes: int | None = None,
+    ) -> None:
+        self.axes = axes
+        self.scores: dict[Point, float] = {}
+        self.passes: set[tuple[str, Point]] = set()
+        self._score = score
+        self._max_candidates = max_candidates
+        self._max_passes = max_passes
+        self._on_move = on_move
+        self._stage = ""
+
+    def run(self, n_restarts: int, random: np.random.RandomState) -> None:
+        """Walk from the start of the axes, and then from ``n_restarts`` far points."""
+        try:
+            self._climb_from(tuple(axis.start for axis in self.axes), "start")
+            for number in range(1, n_restarts + 1):
+                far = self._far_point(random)
+                if far is None or not self._is_affordable(far):
+                    return
+                self._climb_from(far, f"restart {number}")
+        except CandidatesSpent:
+            return
+
+    def _climb_from(self, point: Point, name: str) -> None:
+        if not self._try([point]):
+            raise CandidatesSpent
+        self._on_move(Move(point, name))
+        for group in dict.fromkeys(axis.group for axis in self.axes):
+            self._stage = group or "walk"
+            own = [n for n, axis in enumerate(self.axes) if axis.group == group]
+            steps = {n: self.axes[n].step for n in own}
+            point = self._climb_free(point, self._free(own), steps)
+            point = self._climb_costly(point, self._costly(own), steps)
+        self._stage = "joint"
+        self._climb_jointly(point)
+
+    def _climb_free(
+        self, point: Point, numbers: Sequence[int], steps: dict[int, int]
+    ) -> Point:
+        while True:
+            best = self._better(point, self._neighbours(point, numbers, steps))
+            if best != point:
+                point = best
+            elif all(steps[n] == 1 for n in numbers):
+                return point
+            else:
+                steps = _halved(steps)
+
+    def _climb_costly(
+        self, point: Point, numbers: Sequence[int], steps: dict[int, int]
+    ) -> Point:
+        while numbers:
+            reached = point
+            for number in numbers:
+                reached = self._climb_axis(reached, number, steps[number])
+            if reached != point:
+                point = reached
+            elif all(steps[n] == 1 for n in numbers):
+                break
+            else:
+                steps = _halved(steps)
+        return point
+
+    def _climb_axis(self, point: Point, number: int, step: int) -> Point:
+        """Pay for one new value at a time, and go on only while that pays.
+
+        A pass gives all blocks, so that the neighbours on the free axes are scored
+        with it: the best block may be another one there.
+        """
+        group = self.axes[number].group
+        free = self._free(n for n, a in enumerate(self.axes) if a.group == group)
+        ones = dict.fromkeys(free, 1)
+        for direction in self._directions(point, number):
+            reached = point
+            while True:
+                shifted = self._shifted(reached, {number: direction * step})
+                if shifted is None or self._is_paid(shifted):
+                    break
+                if not self._is_affordable(shifted):
+                    break
+                there = [shifted, *self._neighbours(shifted, free, ones)]
+                best = self._better(reached, there)
+                if best == reached:
+                    break
+                reached = self._climb_free(best, free, ones)
+            if reached != point:
+                return reached
+        return point
+
+    def _climb_jointly(self, point: Point) -> None:
+        """Climb along all axes and pairs of axes, by passes already paid for.
+
+        Only where those give nothing is a pass spent, on a value next to the best.
+        """
+        everything = range(len(self.axes))
+        steps = {n: max(1, axis.step // 2) for n, axis in enumerate(self.axes)}
+        ones = dict.fromkeys(everything, 1)
+        while True:
+            near = self._neighbours(point, everything, steps)
+            best = self._better(point, [p for p in near if self._is_paid(p)])
+            if best == point:
+                best = self._better(point, self._pairs(point, steps))
+            if best == point:
+                best = self._climb_costly(point, self._costly(everything), ones)
+            if best != point:
+                point = best
+            elif all(step == 1 for step in steps.values()):
+                return
+            else:
+                steps = _halved(steps)
+
+    def _free(self, numbers: Iterable[int]) -> list[int]:
+        return [n for n in numbers if not self.axes[n].costly]
+
+    def _costly(self, numbers: Iterable[int]) -> list[int]:
+        return [n for n in numbers if self.axes[n].costly]
+
+    def _pairs(self, point: Point, steps: dict[int, int]) -> list[Point]:
+        """Steps along two axes at once, the most promising ones.
+
+        The promise is the sum of what both steps scored alone; as many are taken as
+        there are steps along one axis.
+        """
+        promises: list[tuple[float, int, Point]] = []
+        for a, b in combinations(range(len(self.axes)), 2):
+            for up, right in product((-1, 1), repeat=2):
+                alone = [
+                    self._shifted(point, {a: up * steps[a]}),
+                    self._shifted(point, {b: right * steps[b]}),
+                ]
+                both = self._shifted(point, {a: up * steps[a], b: right * steps[b]})
+                if both is None or not self._is_paid(both):
+                    continue
+                promise = sum(self.scores.get(p, -np.inf) for p in alone if p)
+                promises.append((-promise, len(promises), both))
+        return [both for _, _, both in sorted(promises)[: 2 * len(self.axes)]]
+
+    def _directions(self, point: Point, number: int) -> tuple[int, int]:
+        """Both directions of an axis, the one that looks better by its scores first."""
+        nearest: dict[int, tuple[int, float]] = {}
+        for tried, score in self.scores.items():
+            distance = tried[number] - point[number]
+            if distance:
+                side = 1 if distance > 0 else -1
+                seen = (-abs(distance), score)
+                nearest[side] = max(nearest.get(side, seen), seen)
+        first = self.axes[number].downward
+        if len(nearest) == 2 and nearest[-first][1] > nearest[first][1]:
+            first = -first
+        return first, -first
+
+    def _far_point(self, random: np.random.RandomState) -> Point | None:
+        """The one of eight random new points that is farthest from all points tried."""
+        lengths = np.array([len(axis.values) for axis in self.axes], dtype=int)
+        drawn = random.randint(lengths, size=(64, len(lengths))).tolist()
+        new = [p for p in dict.fromkeys(map(tuple, drawn)) if p not in self.scores][:8]
+        if not new:
+            return None
+        scale = np.maximum(lengths - 1, 1)
+        gaps = np.abs(np.array(new)[:, None] - np.array(list(self.scores))) / scale
+        return new[int(gaps.sum(axis=2).min(axis=1).argmax())]
+
+    def _better(self, point: Point, others: Iterable[Point]) -> Point:
+        """Go to the best of some points, if it beats where the walk is."""
+        others = list(others)
+        complete = self._try(others)
+        known = [p for p in others if p in self.scores]
+        best = max(known, key=self.scores.__getitem__, default=point)
+        if self.scores[best] > self.scores[point]:
+            self._on_move(Move(best, self._stage))
+        else:
+            best = point
+        if not complete:
+            raise CandidatesSpent
+        return best
+
+    def _try(self, points: Iterable[Point]) -> bool:
+        """Score what is new; False when that was more than is allowed."""
+        new = [p for p in dict.fromkeys(points) if p not in self.scores]
+        allowed = len(new)
+        if self._max_candidates is not None:
+            allowed = min(allowed, self._max_candidates - len(self.scores))
+        asked = new[:allowed]
+        if asked:
+            scores = np.asarray(self._score(asked), dtype=float)
+            scores[np.isnan(scores)] = -np.inf
+            self.scores |= dict(zip(asked, scores.tolist(), strict=True))
+            for point in asked:
+                self.passes |= self._passes_of(point)
+        return len(asked) == len(new)
+
+    def _passes_of(self, point: Point) -> set[tuple[str, Point]]:
+        """What has to pass the models for a point: one entry a transformer."""
+        settings: dict[str, Point] = {}
+        for axis, index in zip(self.axes, point, strict=True):
+            if axis.passes_model:
+                known = settings.get(axis.group, ())
+                settings[axis.group] = (*known, index) if axis.costly else known
+        return set(settings.items())
+
+    def _is_paid(self, point: Point) -> bool:
+        return self._passes_of(point) <= self.passes
+
+    def _is_affordable(self, point: Point) -> bool:
+        n_passes = len(self.passes | self._passes_of(point))
+        return self._max_passes is None or n_passes <= self._max_passes
+
+    def _neighbours(
+        self, point: Point, numbers: Iterable[int], steps: dict[int, int]
+    ) -> list[Point]:
+        found = []
+        for number in numbers:
+            for sign in (-1, 1):
+                shifted = self._shifted(point, {number: sign * steps[number]})
+                if shifted is not None:
+                    found.append(shifted)
+        return found
+
+    def _shifted(self, point: Point, shifts: dict[int, int]) -> Point | None:
+        """A point some steps away; None outside the space."""
+        moved = list(point)
+        for number, shift in shifts.items():
+            moved[number] += shift
+            if not 0 <= moved[number] < len(self.axes[number].values):
+                return None
+        return tuple(moved)
+
+
+def _halved(steps: dict[int, int]) -> dict[int, int]:
+    return {number: max(1, step // 2) for number, step in steps.items()}

