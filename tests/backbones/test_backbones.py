@@ -1,6 +1,5 @@
 """Loading, describing and fingerprinting backbones."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.folders import COMMIT, META, PICTURES, cached, edited_dit
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
@@ -17,9 +17,6 @@ from sklearn_difffeat import (
     release_backbones,
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
 
 def test_importing_the_package_imports_no_torch():
@@ -97,16 +94,6 @@ def test_old_checkpoints_with_the_legacy_class_name_and_bin_weights_load(
     expected = ImageDiffusionFeatureTransformer(converted).fit_transform(PICTURES)
     found = ImageDiffusionFeatureTransformer(legacy_dit_folder).fit_transform(PICTURES)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-META = "facebook/DiT-XL-2-256"
-
-
-def edited_dit(folder, target, **changes):
-    shutil.copytree(folder, target)
-    path = target / "transformer" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return target
 
 
 @pytest.mark.parametrize("block", [0, 1, 3])
@@ -215,14 +202,6 @@ def test_hub_id_loads_from_the_local_cache_with_its_commit_pinned(dit_folder, tm
     np.testing.assert_allclose(
         np.load(tmp_path / "features.npy"), expected, rtol=1e-4, atol=1e-6
     )
-
-
-def cached(folder, cache, name, owner="someone"):
-    """Put a folder into a hub cache as if its files had been downloaded."""
-    repository = cache / f"models--{owner}--{name}"
-    shutil.copytree(folder, repository / "snapshots" / COMMIT)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
 
 
 @pytest.mark.parametrize("kind", ["bert", "dit"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import save_dit
 from diffusers import DiTTransformer2DModel
+from helpers.folders import META, PICTURES, cached, edited_dit
 from safetensors.torch import load_file
-from test_backbones import META, PICTURES, cached, edited_dit
 from torch.nn import functional
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer, describe_backbone

@@ -17,6 +17,7 @@ from helpers.text_checkpoints import (
     REMOTE,
     TIED,
     blocks_of,
+    plain_tokenizer,
     save,
     save_tied,
 )
@@ -375,7 +376,7 @@ def test_mdlm_folder_without_tokenizer_names_the_one_to_add(checkpoints, tmp_pat
 def test_mdlm_from_the_hub_takes_the_pinned_tokenizer_of_gpt2(
     checkpoints, tmp_path, monkeypatch
 ):
-    from test_backbones import cached
+    from helpers.folders import cached
 
     from sklearn_difffeat.backbones.mdlm import MDLMBackbone
 

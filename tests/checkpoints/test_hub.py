@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 from helpers.fake_hub import Hub, serving
+from helpers.folders import PICTURES, cached
 from helpers.image_checkpoints import save_pipeline
-from test_backbones import PICTURES, cached
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,

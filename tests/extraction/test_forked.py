@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.both import BOTH
-from test_store import read_back, some_chunk
+from helpers.stores import read_back, some_chunk
 
 from sklearn_difffeat import (
     FeatureStore,
@@ -264,7 +264,7 @@ LEAVING = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
 from sklearn_difffeat import FeatureStore
-from test_store import some_chunk
+from helpers.stores import some_chunk
 store = FeatureStore(sys.argv[1])
 store.put([some_chunk(store, [1])])
 log = os.path.getsize(store.path + "-wal")

@@ -9,11 +9,11 @@ import joblib
 import numpy as np
 import pytest
 from helpers.both import BOTH
+from helpers.plain_format import plain_format  # noqa: F401
 from PIL import Image, ImageFile, PngImagePlugin
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
-from test_raster_formats import plain_format  # noqa: F401
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.inputs._pillow import PillowState

@@ -4,7 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageFile
+from helpers.plain_format import plain_format  # noqa: F401
+from PIL import EpsImagePlugin, Image
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.inputs._pillow import RASTER_FORMATS, allowed_formats
@@ -67,26 +68,7 @@ def test_every_format_that_is_allowed_is_one_of_pillows_or_the_users():
     assert refused <= set(Image.OPEN) - set(allowed_formats())
 
 
-class PlainPicture(ImageFile.ImageFile):
-    """A format of a user's own: a word, then the grey of 4 x 4 pixels."""
-
-    format = "PLAIN"
-
-    def _open(self):
-        self.fp.seek(5)
-        self._mode, self._size = "L", (4, 4)
-        self.tile = [ImageFile._Tile("raw", (0, 0, 4, 4), 5, ("L", 0, 1))]
-
-
-@pytest.fixture
-def plain_format():
-    Image.register_open("PLAIN", PlainPicture, lambda start: start[:5] == b"PLAIN")
-    yield b"PLAIN" + bytes([7] * 16)
-    del Image.OPEN["PLAIN"]
-    Image.ID.remove("PLAIN")
-
-
-def test_formats_that_the_user_registered_are_read(plain_format):
+def test_formats_that_the_user_registered_are_read(plain_format):  # noqa: F811
     grey = np.full((4, 4), 7, np.uint8)
     found = ImageDiffusionFeatureTransformer().fit_transform([plain_format, grey])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-5)

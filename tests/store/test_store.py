@@ -7,49 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.stores import WIDTH, digests, needing, read_back, some_chunk
 
 from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.store import _store
-from sklearn_difffeat.store._chunk import Chunk, Pass
+from sklearn_difffeat.store._chunk import Pass
 from sklearn_difffeat.store._claims import Claims
 from sklearn_difffeat.store._database import open_file
-
-WIDTH = 6
 
 
 @pytest.fixture
 def store(tmp_path):
     return FeatureStore(tmp_path / "features.db")
-
-
-def digests(*numbers):
-    return [number.to_bytes(16, "big") for number in numbers]
-
-
-def some_chunk(store, numbers, *, deepest=2, truncated=(), timestep=0, width=WIDTH):
-    space = store.space({"kind": "features", "backbone": "b", "dtype": "float32"})
-    count = len(numbers)
-    values = {
-        block: np.add.outer(100 * np.array(numbers), np.arange(width) + block)
-        for block in range(deepest + 1)
-    }
-    return Chunk(
-        Pass(space, timestep, 0),
-        digests(*numbers),
-        np.isin(numbers, truncated),
-        np.ones(count, dtype=bool),
-        {block: array.astype(np.float32) for block, array in values.items()},
-    )
-
-
-def read_back(store, chunk, numbers, block, deepest=None):
-    places, _ = store.find(
-        chunk.one, digests(*numbers), block if deepest is None else deepest
-    )
-    found = np.full((len(numbers), WIDTH), np.nan)
-    for rows, positions, values in store.read(places, [block]):
-        found[rows] = values[block][positions]
-    return found
 
 
 def test_rows_come_back_in_any_order_and_unknown_ones_do_not(store):
@@ -266,10 +235,6 @@ def test_a_file_deleted_under_a_running_process_is_made_anew(store, tmp_path):
     store.put([some_chunk(store, [2])])
     assert (tmp_path / "features.db").exists()
     assert FeatureStore(store.path).describe()["rows"].item() == 1
-
-
-def needing(count):
-    return np.ones((count, 1), dtype=bool)
 
 
 def test_two_workers_are_never_granted_the_same_row(store):

@@ -4,7 +4,7 @@ import os
 import threading
 
 import pytest
-from test_store import digests, some_chunk
+from helpers.stores import digests, some_chunk
 
 from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.extraction import _store

@@ -1,6 +1,5 @@
 """A store that is deleted, replaced, cleared or cut while it is in use."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.both import BOTH
+from helpers.stores import digests, needing, read_back, some_chunk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_store import digests, needing, read_back, some_chunk
 
 from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
 from sklearn_difffeat.backbones.dit import DiTBackbone
@@ -191,7 +190,7 @@ WRITER = """
 import sys
 from sklearn_difffeat import FeatureStore
 sys.path.insert(0, sys.argv[2])
-from test_store import some_chunk
+from helpers.stores import some_chunk
 store = FeatureStore(sys.argv[1])
 store.put([some_chunk(store, [5, 6])])
 print("written", flush=True)

@@ -10,8 +10,8 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.stores import digests, needing, read_back, some_chunk
 from helpers.unprivileged import run_unprivileged, writes_everywhere
-from test_store import digests, needing, read_back, some_chunk
 
 from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
 from sklearn_difffeat.store import _database, _place
