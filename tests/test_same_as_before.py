@@ -1,10 +1,10 @@
-"""Features and stored keys are those that ``recording.py`` once wrote down."""
+"""Features and stored keys are those that ``helpers/recording.py`` once wrote down."""
 
 import json
 
 import numpy as np
 import pytest
-from recording import CHECKPOINTS, RECORDED, measure, remote_code_in
+from helpers.recording import CHECKPOINTS, RECORDED, measure, remote_code_in
 
 # Dream's code sets what newer versions of transformers name otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")

@@ -19,7 +19,7 @@ from sklearn_difffeat import (
     FeatureStore,
     FusionClassifier,
     TextDiffusionFeatureTransformer,
-    _fork,
+    _process,
     release_backbones,
 )
 from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
@@ -169,7 +169,7 @@ def test_a_model_that_another_thread_did_not_let_go_of_is_loaded_anew(
     X = list(cells("text", 4))
     transformer = TextDiffusionFeatureTransformer().fit(X)
     expected = transformer.transform(X)
-    monkeypatch.setattr(_fork, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
     (model,) = _registry._loaded.values()
 
     def stop_early(*args):
@@ -191,7 +191,7 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
     X = list(cells("text", 2))
     transformer = TextDiffusionFeatureTransformer().fit(X)
     transformer.transform(X)
-    monkeypatch.setattr(_fork, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
 
     def child():
         with pytest.raises(RuntimeError, match="another thread was loading a model"):
@@ -209,7 +209,7 @@ def test_a_store_whose_lock_another_thread_holds_is_used_by_a_forked_process(
     store = FeatureStore(tmp_path / "features.db")
     chunk = some_chunk(store, [1])
     store.put([chunk])
-    monkeypatch.setattr(_fork, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
 
     def child():
         assert read_back(store, chunk, [1], block=0)[0, 0] == 100
@@ -310,7 +310,7 @@ def test_a_process_whose_parent_used_torch_alone_computes(cells, monkeypatch):
     transformer = TextDiffusionFeatureTransformer().fit(X)
     expected = transformer.transform(X)
     release_backbones()
-    monkeypatch.setattr(_fork._Process, "used_torch", False)
+    monkeypatch.setattr(_process._Process, "used_torch", False)
 
     def child():
         assert torch.get_num_threads() == 2

@@ -22,18 +22,18 @@ def build_remote(family, **changes):
     """Return a model of 3 blocks of width 16 by the code that it is saved with."""
     torch.manual_seed(0)
     if family == "mdlm":
-        from remote_code.modeling_mdlm import MDLM, MDLMConfig
+        from helpers.remote_code.modeling_mdlm import MDLM, MDLMConfig
 
         sizes = {"hidden_dim": 16, "cond_dim": 8, "n_blocks": 3, "n_heads": 2}
         sizes |= {"vocab_size": MASK + 1, "model_length": 24}
         return MDLM(MDLMConfig(**sizes | changes))
     if family == "llada":
-        from remote_code.modeling_llada import LLaDAConfig, LLaDAModelLM
+        from helpers.remote_code.modeling_llada import LLaDAConfig, LLaDAModelLM
 
         sizes = {"d_model": 16, "n_layers": 3, "n_heads": 2, "mlp_hidden_size": 32}
         sizes |= {"vocab_size": MASK + 1, "max_sequence_length": 24}
         return LLaDAModelLM(LLaDAConfig(**sizes | {"mask_token_id": MASK} | changes))
-    from remote_code.modeling_dream import DreamConfig, DreamModel
+    from helpers.remote_code.modeling_dream import DreamConfig, DreamModel
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 32, "vocab_size": MASK + 1}

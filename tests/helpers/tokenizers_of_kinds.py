@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from conftest import word_tokenizer
+from helpers.remote_code.tokenization_dream import DreamTokenizer
 from helpers.text_checkpoints import VOCABULARY, plain_tokenizer
-from remote_code.tokenization_dream import DreamTokenizer
 from tokenizers import (
     AddedToken,
     Regex,

@@ -7,7 +7,7 @@ import pytest
 from helpers.stores import digests, some_chunk
 
 from sklearn_difffeat import FeatureStore
-from sklearn_difffeat.extraction import _store
+from sklearn_difffeat.store import _store
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A store that is deleted, replaced, cleared or cut while it is in use."""
 
+import os
 import subprocess
 import sys
 import tempfile

@@ -1,7 +1,7 @@
 """Features and stored keys of every small checkpoint, and the script to record them.
 
-``python tests/recording.py`` from the root writes ``tests/recorded/`` anew: only when
-features or keys are meant to change.
+From the root, ``PYTHONPATH=tests python -m helpers.recording`` writes
+``tests/recorded/`` anew: only when features or keys are meant to change.
 """
 
 import hashlib
@@ -14,10 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import image_checkpoints
 import numpy as np
-import text_checkpoints
 from conftest import build_masked_lm, save_dit, word_tokenizer
+from helpers import image_checkpoints, text_checkpoints
 from PIL import Image
 
 from sklearn_difffeat import (
@@ -27,7 +26,7 @@ from sklearn_difffeat import (
     release_backbones,
 )
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parents[1] / "recorded"
 # A file, as Pillow's releases compress pictures to other bytes.
 PNG = RECORDED / "picture.png"
 N_PROJECTED = 4
