@@ -149,7 +149,7 @@ def sliding_window_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Small pipelines in the hub's layout, saved when they are first asked for."""
-    from image_checkpoints import save_pipeline
+    from helpers.image_checkpoints import save_pipeline
 
     saved = {}
 
@@ -221,6 +221,6 @@ def pass_counter(monkeypatch):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    from pretraining_runs import write_corpus
+    from helpers.pretraining_runs import write_corpus
 
     return write_corpus(tmp_path_factory.mktemp("corpus"))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_difffeat import TextDiffusionFeatureTransformer
-from sklearn_difffeat.extraction._noise import hide_tokens, text_keys
+from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.inputs._text_reader import text_keys
 
 
 def test_long_texts_are_cut_with_one_warning_that_counts_the_rows():

@@ -5,8 +5,6 @@ The same on every device and platform, whatever the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -24,17 +22,6 @@ def gaussian_noise(seed: int, draw: int, shape: tuple[int, ...]) -> torch.Tensor
     return torch.from_numpy(values)
 
 
-def text_keys(digests: Sequence[bytes]) -> np.ndarray:
-    """Return what the masks of texts are drawn by, from digests of 16 bytes.
-
-    Returns
-    -------
-    ndarray of shape (n, 2), uint64
-    """
-    words = np.frombuffer(b"".join(digests), dtype="<u8")
-    return words.reshape(len(digests), 2).astype(np.uint64)
-
-
 def hide_tokens(
     real: torch.Tensor, keys: np.ndarray | None, rate: float, seed: int, draw: int
 ) -> torch.Tensor:
@@ -50,7 +37,7 @@ def hide_tokens(
     real : torch.Tensor
         Boolean (n, length), True for tokens that may be hidden.
     keys : ndarray of shape (n, 2), uint64, or None
-        By :func:`text_keys`. Texts of one key have one mask; None is for a rate of 0.
+        Texts of one key have one mask; None is for a rate of 0.
     rate : float
         Share of the tokens to hide, in [0, 1].
     seed, draw : int

@@ -55,7 +55,6 @@ class TextReader(Reader):
         self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
     ) -> Prepared:
         from sklearn_difffeat.backbones._surroundings import plain_torch
-        from sklearn_difffeat.extraction._noise import text_keys
 
         assert isinstance(backbone, TextBackbone)
         texts = [content.value for content in contents]
@@ -70,3 +69,14 @@ class TextReader(Reader):
         # Texts of one length share a batch, so that little of it is padding.
         lengths = np.fromiter(map(len, cells), dtype=int, count=len(cells))
         return np.argsort(lengths, kind="stable")
+
+
+def text_keys(digests: Sequence[bytes]) -> np.ndarray:
+    """Return what the masks of texts are drawn by, from digests of 16 bytes.
+
+    Returns
+    -------
+    ndarray of shape (n, 2), uint64
+    """
+    words = np.frombuffer(b"".join(digests), dtype="<u8")
+    return words.reshape(len(digests), 2).astype(np.uint64)

@@ -15,8 +15,9 @@ from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.backbones._base import Tokens
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.extraction._engine import run_pass
-from sklearn_difffeat.extraction._noise import hide_tokens, text_keys
+from sklearn_difffeat.extraction._noise import hide_tokens
 from sklearn_difffeat.extraction._plan import Plan
+from sklearn_difffeat.inputs._text_reader import text_keys
 from sklearn_difffeat.text import TextReader
 
 RATES = [t / 1000 for t in (1, 50, 100, 300, 500, 800, 999)]
