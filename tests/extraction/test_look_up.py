@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
-from sklearn_difffeat import image as image_module
 from sklearn_difffeat.extraction import _schedule
+from sklearn_difffeat.inputs import _image_reader
 from sklearn_difffeat.inputs._decoding import decode_image, digest_image
 
 
@@ -60,7 +60,7 @@ def test_a_path_is_opened_once_when_a_window_holds_many_bytes(
 ):
     expected = ImageDiffusionFeatureTransformer(dtype="float32").fit_transform(paths)
     opened.clear()
-    monkeypatch.setattr(image_module, "HELD_BYTES", 3000)
+    monkeypatch.setattr(_image_reader, "HELD_BYTES", 3000)
     found = ImageDiffusionFeatureTransformer(dtype="float32").fit_transform(paths)
     assert len(opened) == len(paths)
     np.testing.assert_array_equal(found, expected)
