@@ -98,13 +98,18 @@ def remote_code_in(folder):
     """Where transformers puts the code of checkpoints before it imports it."""
     from transformers import dynamic_module_utils
 
+    forget_remote_code()
     with (
         patch.object(dynamic_module_utils, "HF_MODULES_CACHE", str(folder)),
         patch.object(sys, "path", [str(folder), *sys.path]),
     ):
         yield
     release_backbones()
-    # Others may keep such code in another folder.
+    forget_remote_code()
+
+
+def forget_remote_code():
+    """Let code be imported from another folder than the last."""
     for name in [one for one in sys.modules if one.startswith("transformers_modules")]:
         del sys.modules[name]
 
