@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, product
 
 import numpy as np
-from sklearn.metrics.pairwise import manhattan_distances
 
 from sklearn_difffeat.search._axes import Axis
 
@@ -202,8 +201,8 @@ class Walk:
         if not new:
             return None
         scale = np.maximum(lengths - 1, 1)
-        gaps = manhattan_distances(new / scale, list(self.scores) / scale)
-        return new[int(gaps.min(axis=1).argmax())]
+        gaps = np.abs(np.array(new)[:, None] - np.array(list(self.scores))) / scale
+        return new[int(gaps.sum(axis=2).min(axis=1).argmax())]
 
     def _better(self, point: Point, others: Iterable[Point]) -> Point:
         """Go to the best of some points, if it beats where the walk is."""
