@@ -40,8 +40,8 @@ class Judge:
 
     Parameters
     ----------
-    search : BaseSearchCV
-        Its ``_format_results`` leaves the results of single fits under "fits".
+    search : LocalSearchCV
+        Its ``_format_results`` adds the list of single fits' results, as "fits".
     axes : list of Axis
     evaluate : callable
         What BaseSearchCV hands to ``_run_search``.
@@ -93,7 +93,7 @@ class Judge:
         """
         candidates = [self.params_of(point) for point in points]
         n_fits = len(candidates) * self._search.n_splits_
-        # Told once, of all batches, by finish().
+        # Left to finish(), which counts the failures of all batches in one warning.
         told = rf"\n\d+ fits failed out of a total of {n_fits}\."
         try:
             with self._batch_context(n_fits) as keywords, warnings.catch_warnings():

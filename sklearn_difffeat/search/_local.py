@@ -170,7 +170,6 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         self, evaluate_candidates: Callable, *, callback_ctx: Any = None
     ) -> None:
         axes = build_axes(self.estimator, self.param_space, self.start)
-        random = check_random_state(self.random_state)
         context = callback_ctx
         if context is not None:
             context = context.subcontext(
@@ -186,7 +185,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
                 print(f"{stage}: {score:.4f} with {params}")
 
         walk = Walk(axes, judge, self.max_candidates, note, self.max_passes)
-        walk.run(self.n_restarts, random)
+        walk.run(self.n_restarts, check_random_state(self.random_state))
         judge.finish(super()._format_results)
         self.n_candidates_ = len(walk.scores)
         self.n_passes_ = len(walk.passes)

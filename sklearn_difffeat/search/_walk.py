@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import combinations, product
 
 import numpy as np
@@ -67,15 +68,13 @@ class Walk:
 
     def run(self, n_restarts: int, random: np.random.RandomState) -> None:
         """Walk from the start of the axes, and then from ``n_restarts`` far points."""
-        try:
+        with suppress(CandidatesSpent):
             self._climb_from(tuple(axis.start for axis in self.axes), "start")
             for number in range(1, n_restarts + 1):
                 far = self._far_point(random)
                 if far is None or not self._is_affordable(far):
                     return
                 self._climb_from(far, f"restart {number}")
-        except CandidatesSpent:
-            return
 
     def _climb_from(self, point: Point, name: str) -> None:
         if not self._try([point]):
@@ -83,8 +82,7 @@ class Walk:
         self._on_move(point, name)
         for group in dict.fromkeys(axis.group for axis in self.axes):
             self._stage = group or "walk"
-            own = [n for n, axis in enumerate(self.axes) if axis.group == group]
-            steps = {n: self.axes[n].step for n in own}
+            steps = {n: a.step for n, a in enumerate(self.axes) if a.group == group}
             point = self._climb_free(point, self._free(steps))
             point = self._climb_costly(point, self._costly(steps))
         self._stage = "joint"
@@ -104,9 +102,10 @@ class Walk:
             point = reached
 
     def _climb_free(self, point: Point, steps: Steps) -> Point:
-        return self._climb(
-            point, steps, lambda p, near: self._better(p, self._neighbours(p, near))
-        )
+        def advance(reached: Point, steps: Steps) -> Point:
+            return self._better(reached, self._neighbours(reached, steps))
+
+        return self._climb(point, steps, advance)
 
     def _climb_costly(self, point: Point, steps: Steps) -> Point:
         def advance(reached: Point, steps: Steps) -> Point:
@@ -123,16 +122,15 @@ class Walk:
         with it: the best block may be another one there.
         """
         group = self.axes[number].group
-        own = {n: 1 for n, axis in enumerate(self.axes) if axis.group == group}
-        free = self._free(own)
+        own = (n for n, axis in enumerate(self.axes) if axis.group == group)
+        free = self._free(dict.fromkeys(own, 1))
         for direction in self._directions(point, number):
             reached = point
             while shifted := self._shifted(reached, {number: direction * step}):
                 if self._is_paid(shifted) or not self._is_affordable(shifted):
                     break
-                best = self._better(
-                    reached, [shifted, *self._neighbours(shifted, free)]
-                )
+                there = [shifted, *self._neighbours(shifted, free)]
+                best = self._better(reached, there)
                 if best == reached:
                     break
                 reached = self._climb_free(best, free)
@@ -150,8 +148,7 @@ class Walk:
         if best == point:
             best = self._better(point, self._pairs(point, steps))
         if best == point:
-            ones = self._costly(dict.fromkeys(steps, 1))
-            best = self._climb_costly(point, ones)
+            best = self._climb_costly(point, self._costly(dict.fromkeys(steps, 1)))
         return best
 
     def _free(self, steps: Steps) -> Steps:
@@ -204,9 +201,8 @@ class Walk:
         gaps = np.abs(np.array(new)[:, None] - np.array(list(self.scores))) / scale
         return new[int(gaps.sum(axis=2).min(axis=1).argmax())]
 
-    def _better(self, point: Point, others: Iterable[Point]) -> Point:
+    def _better(self, point: Point, others: list[Point]) -> Point:
         """Go to the best of some points, if it beats where the walk is."""
-        others = list(others)
         complete = self._try(others)
         known = [p for p in others if p in self.scores]
         best = max(known, key=self.scores.__getitem__, default=point)
@@ -218,19 +214,16 @@ class Walk:
             raise CandidatesSpent
         return best
 
-    def _try(self, points: Iterable[Point]) -> bool:
+    def _try(self, points: list[Point]) -> bool:
         """Score what is new; False when that was more than is allowed."""
         new = [p for p in dict.fromkeys(points) if p not in self.scores]
-        allowed = len(new)
-        if self._max_candidates is not None:
-            allowed = min(allowed, self._max_candidates - len(self.scores))
-        asked = new[:allowed]
+        most = self._max_candidates
+        asked = new if most is None else new[: most - len(self.scores)]
         if asked:
             scores = np.asarray(self._score(asked), dtype=float)
             scores[np.isnan(scores)] = -np.inf
             self.scores |= dict(zip(asked, scores.tolist(), strict=True))
-            for point in asked:
-                self.passes |= self._passes_of(point)
+            self.passes.update(*map(self._passes_of, asked))
         return len(asked) == len(new)
 
     def _passes_of(self, point: Point) -> set[tuple[str, Point]]:
