@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -167,8 +168,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         blocks = everything if self.cache else self._plan.blocks
         job, store = self._job(column, source, info, self._plan, blocks)
         features = np.full((len(column.cells), self.n_features_out_), np.nan, "f4")
-        progress = self._progress(column)
-        rows = extract(job, column, store, features, self.n_jobs, progress)
+        rows = extract(job, column, store, features, self.n_jobs, self._progress())
         self._warn(column, rows, job, info)
         return ModalityArray.wrap(features, modality=self._modality)
 
@@ -222,8 +222,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         )
         kept = range(max(plan.blocks) + 1)
         job, store = self._job(column, source, info, plan, kept)
-        progress = self._progress(column)
-        rows = extract(job, column, store, None, self.n_jobs, progress)
+        rows = extract(job, column, store, None, self.n_jobs, self._progress())
         self._warn(column, rows, job, info)
         return self
 
@@ -331,12 +330,11 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             "trust_remote_code": self.trust_remote_code,
         }
 
-    def _progress(self, column: Column) -> Any:
+    def _progress(self) -> Any:
         from tqdm.auto import tqdm
 
         name = f"{self._modality} features"
-        n_rows = len(column.present)
-        return tqdm(total=n_rows, desc=name, unit="row", disable=not self.verbose)
+        return partial(tqdm, desc=name, unit="row", disable=not self.verbose)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -32,7 +32,7 @@ def extract(
     store: FeatureStore | None,
     values: np.ndarray | None,
     n_jobs: int | None,
-    progress: tqdm,
+    progress: Callable[..., tqdm],
 ) -> Rows:
     """Have every pass that a plan asks for computed, unless it is known.
 
@@ -46,8 +46,8 @@ def extract(
         in the store.
     n_jobs : int or None
         joblib jobs.
-    progress : tqdm
-        Told of rows that are done, and closed.
+    progress : callable
+        Makes a progress bar for a total of rows.
 
     Returns
     -------
@@ -59,8 +59,8 @@ def extract(
     needed[column.present] = True
     rows = Rows(column.cells, np.arange(n_rows), needed, job.unreadable)
     features = None if values is None else Features(values, column.present, job.plan)
-    with progress:
-        extraction = Extraction(job, rows, store, features, on_done=progress.update)
+    with progress(total=len(column.present)) as bar:
+        extraction = Extraction(job, rows, store, features, on_done=bar.update)
         if effective_n_jobs(n_jobs) > 1:
             share_out(extraction, run_piece, n_jobs)
         extraction.run()
