@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.inputs._column import Cells, all_strings
-from sklearn_difffeat.inputs._image_cells import check_image_cell, check_path
 from sklearn_difffeat.inputs._image_reader import ImageReader
 
 if TYPE_CHECKING:
@@ -123,7 +120,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """
 
     _modality = "image"
-    _accepts_arrays = True
+    _reader_class = ImageReader
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DiffusionFeatureTransformer._parameter_constraints,
@@ -174,17 +171,6 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_cell(self, cell: Any, row: int) -> None:
-        check_image_cell(cell, row)
-
-    def _check_present(self, cells: Cells, rows: Sequence[int]) -> None:
-        if isinstance(cells, (list, tuple)):
-            for row in rows:
-                check_path(cells[row], row)
-
-    def _are_plainly_good(self, cells: Cells) -> bool:
-        return isinstance(cells, np.ndarray) or all_strings(cells)
-
     def _check_input_size(self, info: BackboneInfo) -> None:
         size, step = self.image_size, info.input_step
         if size is not None and size % step:
@@ -231,7 +217,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         return replace(plan, prompt=self.prompt)
 
     def _reader(self, info: BackboneInfo) -> ImageReader:
-        return ImageReader(self.image_size or info.input_size, self.unreadable)
+        return ImageReader(self.image_size or info.input_size)
 
     def _warn_truncated(
         self, n_truncated: int, n_rows: int, info: BackboneInfo

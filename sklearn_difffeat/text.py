@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
-from sklearn_difffeat.inputs._column import Cells, all_strings
 from sklearn_difffeat.inputs._text_reader import TextReader
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """
 
     _modality = "text"
+    _reader_class = TextReader
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DiffusionFeatureTransformer._parameter_constraints,
@@ -147,23 +147,6 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
         self.verbose = verbose
-
-    def _check_cell(self, cell: Any, row: int) -> None:
-        if not isinstance(cell, str):
-            raise TypeError(
-                f"row {row} of X: a cell of type {type(cell).__name__} is no text; "
-                "pass str."
-            )
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"row {row} of X: the text is not valid Unicode ({error}); decode it "
-                "again with errors='replace'."
-            ) from error
-
-    def _are_plainly_good(self, cells: Cells) -> bool:
-        return all_strings(cells) and all(map(str.isascii, cells))
 
     def _check_input_size(self, info: BackboneInfo) -> None:
         if self.max_length is not None and self.max_length > info.input_size:

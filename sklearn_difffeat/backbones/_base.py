@@ -1,19 +1,22 @@
-"""What every model family offers to the extraction engine."""
+"""What every model family offers to extraction."""
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+
+from sklearn_difffeat.backbones._noise import gaussian_noise, hide_tokens
+from sklearn_difffeat.backbones._pooling import pool_image_tokens, pool_text_tokens
 
 if TYPE_CHECKING:
-    import torch
-
     from sklearn_difffeat.checkpoints._source import Source
 
 
@@ -148,6 +151,10 @@ class Tokens:
 class Backbone(ABC):
     """A loaded model: its blocks as modules, and one way to run it.
 
+    A pass makes inputs ``clean``, brings them to a timestep (``noised``), calls ``run``
+    and has ``pool`` reduce what it finds in the stages' outputs. A family of pictures
+    derives from :class:`ImageBackbone`, one of texts from :class:`TextBackbone`.
+
     Attributes
     ----------
     info : BackboneInfo
@@ -157,9 +164,12 @@ class Backbone(ABC):
         Held during a pass: hooks on a shared model see every thread's calls.
     takes_prompt : bool
         Whether ``load`` and ``run`` take a text that the model is conditioned on.
+    has_encoder : bool
+        Whether clean inputs come from an encoder, so that keeping them saves work.
     """
 
     takes_prompt: ClassVar[bool] = False
+    has_encoder: bool = False
 
     def __init__(self, info: BackboneInfo, stages: Sequence[torch.nn.Module]) -> None:
         self.info = info
@@ -184,12 +194,24 @@ class Backbone(ABC):
     @classmethod
     @abstractmethod
     def describe(cls, source: Source) -> BackboneInfo:
-        """Read the configuration; load no weights."""
+        """Read the configuration; load no weights.
+
+        Raises
+        ------
+        ValueError
+            When the configuration lacks something, or does not fit the family.
+        """
 
     @classmethod
     @abstractmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> Backbone:
-        """Load the weights, in ``.eval()`` mode and without gradients."""
+        """Load the weights, in ``.eval()`` mode and without gradients.
+
+        Raises
+        ------
+        ValueError
+            When weights are missing or do not fit the configuration.
+        """
 
     def take_prompt(self, source: Source, prompt: str) -> None:
         """Make ready for passes with a prompt; its encoders are read from ``source``.
@@ -200,7 +222,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def activation_bytes(self, size: int) -> int:
-        """Estimate the memory that a row takes where the model is widest.
+        """Estimate the memory, in bytes, that a row takes where the model is widest.
 
         ``size`` is the side of a picture in pixels, or the length of a text in tokens.
         """
@@ -210,9 +232,49 @@ class Backbone(ABC):
         # layer, which is four times as wide, before and after its nonlinearity.
         return 16 * n_tokens * self.info.width * self.dtype.itemsize
 
+    @abstractmethod
+    def clean(self, inputs: Any) -> Any:
+        """Turn what a reader prepared of n rows into what noise is added to."""
+
+    def latents_of(self, flat: np.ndarray) -> torch.Tensor:
+        """Return clean inputs from how they are kept, (n, values of a row), float32."""
+        raise NotImplementedError("only models with an encoder have latents to keep")
+
+    def parts(self, inputs: Any) -> list[tuple[torch.Tensor, Any]]:
+        """Part clean inputs into what may run together.
+
+        Returns
+        -------
+        list of (rows, inputs)
+            ``rows`` are positions in the batch, an integer tensor; every row is in one
+            part.
+        """
+        return [(torch.arange(0), inputs)]
+
+    @abstractmethod
+    def noised(self, inputs: Any, timestep: int, seed: int, draw: int) -> Any:
+        """Bring clean inputs to a timestep, 0 being noise-free.
+
+        What is drawn depends on the seed, the draw and a row's own content or shape,
+        never on the batch.
+        """
+
+    @abstractmethod
+    def run(self, inputs: Any, timestep: int, prompt: str = "") -> Any:
+        """Run the model on inputs that were brought to a timestep, and tell it so.
+
+        A model without texts is run unconditionally, whatever the prompt.
+        """
+
     def hidden_states(self, output: Any) -> torch.Tensor:
         """Return the (n, tokens, width) hidden states in a stage's output."""
         return output[0] if isinstance(output, tuple) else output
+
+    @abstractmethod
+    def pool(
+        self, hidden: torch.Tensor, inputs: Any, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        """Pool (n, tokens, width) hidden states of inputs to float32 (n, n_pooled)."""
 
 
 class ImageBackbone(Backbone):
@@ -221,16 +283,16 @@ class ImageBackbone(Backbone):
     Attributes
     ----------
     latent_channels : int
-    has_encoder : bool
-        Whether latents come from an encoder, so that keeping them saves work.
     """
 
     latent_channels: int
-    has_encoder: bool
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels (n, 3, size, size) in [-1, 1] to clean float32 latents."""
+        """Map pixels (n, 3, size, size) in [-1, 1] to clean float32 latents.
+
+        Latents have shape (n, latent_channels, side, side), on the model's device.
+        """
 
     @abstractmethod
     def add_noise(
@@ -238,12 +300,29 @@ class ImageBackbone(Backbone):
     ) -> torch.Tensor:
         """Return the latents at ``timestep`` >= 1 of the training schedule."""
 
-    @abstractmethod
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
-        """Run the model, told that it stands at ``timestep``.
+    def clean(self, inputs: np.ndarray) -> torch.Tensor:
+        """Turn pixels (n, size, size, 3), uint8, into clean float32 latents."""
+        pixels = torch.from_numpy(inputs).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.encode(pixels)
 
-        A model without texts is run unconditionally, whatever the prompt.
-        """
+    def latents_of(self, flat: np.ndarray) -> torch.Tensor:
+        side = math.isqrt(flat.shape[1] // self.latent_channels)
+        latents = torch.from_numpy(flat).view(-1, self.latent_channels, side, side)
+        return latents.to(self.device)
+
+    def noised(
+        self, inputs: torch.Tensor, timestep: int, seed: int, draw: int
+    ) -> torch.Tensor:
+        """Add the one Gaussian noise of a seed and draw, which all rows share."""
+        if not timestep:
+            return inputs
+        noise = gaussian_noise(seed, draw, tuple(inputs.shape[1:]))
+        return self.add_noise(inputs, noise.to(inputs).expand_as(inputs), timestep)
+
+    def pool(
+        self, hidden: torch.Tensor, inputs: Any, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        return pool_image_tokens(hidden, pooling)
 
 
 class TextBackbone(Backbone):
@@ -267,6 +346,21 @@ class TextBackbone(Backbone):
         Padding comes last, and every text has a token to attend to.
         """
 
-    @abstractmethod
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        """Run the model on tokens of which ``timestep / n_timesteps`` are masked."""
+    def clean(self, inputs: Tokens) -> Tokens:
+        return inputs
+
+    def parts(self, inputs: Tokens) -> list[tuple[torch.Tensor, Tokens]]:
+        return super().parts(inputs) if self.hides_padding else inputs.by_length()
+
+    def noised(self, inputs: Tokens, timestep: int, seed: int, draw: int) -> Tokens:
+        """Mask ``timestep / n_timesteps`` of the real tokens, by each text's key."""
+        rate = timestep / self.info.n_timesteps
+        masked = hide_tokens(inputs.real, inputs.keys, rate, seed, draw)
+        ids = inputs.ids.masked_fill(masked.to(self.device), self.mask_token_id)
+        return replace(inputs, ids=ids)
+
+    def pool(
+        self, hidden: torch.Tensor, inputs: Tokens, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        real = inputs.real.to(self.device)
+        return pool_text_tokens(hidden, real, inputs.attention, str(pooling))

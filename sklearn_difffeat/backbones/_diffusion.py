@@ -147,6 +147,6 @@ class DiffusionBackbone(ImageBackbone):
     ) -> torch.Tensor:
         return self.noising.add(latents, noise, timestep)
 
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
-        steps = torch.full((len(latents),), timestep, device=latents.device)
-        return self.call(latents.to(self.dtype), steps, {})
+    def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+        steps = torch.full((len(inputs),), timestep, device=inputs.device)
+        return self.call(inputs.to(self.dtype), steps, {})

@@ -160,9 +160,9 @@ class PromptedBackbone(DiffusionBackbone):
         n_tokens = (size // self.info.input_step) ** 2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+    def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
         self.take_prompt(self.source, prompt)
-        n_rows, _, height, width = latents.shape
+        n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.
         self.n_tokens = (height // step) * (width // step)
@@ -170,8 +170,8 @@ class PromptedBackbone(DiffusionBackbone):
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()
         }
-        steps = torch.full((n_rows,), timestep, device=latents.device)
-        return self.call(latents.to(self.dtype), steps, condition)
+        steps = torch.full((n_rows,), timestep, device=inputs.device)
+        return self.call(inputs.to(self.dtype), steps, condition)
 
 
 def without_padding(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -42,10 +42,10 @@ class DreamBackbone(RemoteTextBackbone):
             plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": theta}
             config.rope_parameters = plain
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         return self.model.model(
-            input_ids=tokens.ids,
-            attention_mask=tokens.attention[:, None, None, :].bool(),
+            input_ids=inputs.ids,
+            attention_mask=inputs.attention[:, None, None, :].bool(),
             use_cache=False,
             output_attentions=False,
             output_hidden_states=False,

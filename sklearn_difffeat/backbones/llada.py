@@ -29,5 +29,5 @@ class LLaDABackbone(RemoteTextBackbone):
     def find_mask_token(config: Any) -> int:
         return getattr(config, "mask_token_id", None) or 126336
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        return self.model.model(input_ids=tokens.ids)
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
+        return self.model.model(input_ids=inputs.ids)

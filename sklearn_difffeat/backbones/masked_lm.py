@@ -97,5 +97,5 @@ class MaskedLMBackbone(TokenizedBackbone):
         model = settle(model, device)
         return cls(cls.describe(source), model, tokenizer)
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        return self.model(input_ids=tokens.ids, attention_mask=tokens.attention)
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
+        return self.model(input_ids=inputs.ids, attention_mask=inputs.attention)

@@ -47,12 +47,12 @@ class MDLMBackbone(RemoteTextBackbone):
             )
         return super().load(source, device, dtype)
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         # The log-linear schedule's noise: 1 - exp(-sigma) of the tokens are masked.
         sigma = -math.log1p(-timestep / self.info.n_timesteps)
         return self.model(
-            input_ids=tokens.ids,
-            timesteps=torch.full((len(tokens.ids),), sigma, device=self.device),
+            input_ids=inputs.ids,
+            timesteps=torch.full((len(inputs.ids),), sigma, device=self.device),
             output_hidden_states=False,
             return_dict=True,
         )

@@ -21,21 +21,20 @@ class Features:
     ----------
     values : ndarray of shape (n_rows, n_features), float32
         Filled in place.
-    rows : ndarray of shape (n,), int
-        The row of ``values`` for each row of a :class:`Rows`.
+    rows : ndarray of int
+        The rows that are going to be filled.
     plan : Plan
     """
 
     def __init__(self, values: np.ndarray, rows: np.ndarray, plan: Plan) -> None:
         self.values = values
-        self.rows = rows
         self.plan = plan
         if plan.n_draws > 1:
             values[rows] = 0
 
     def write(
         self,
-        chosen: np.ndarray,
+        rows: np.ndarray,
         one: Pass,
         values: Mapping[int, np.ndarray],
         positions: np.ndarray | None = None,
@@ -44,8 +43,7 @@ class Features:
 
         Parameters
         ----------
-        chosen : ndarray of int
-            Which of the rows.
+        rows : ndarray of int
         one : Pass
         values : mapping of int to ndarray
             By block, (n, n_pooled), float16 or float32.
@@ -55,7 +53,6 @@ class Features:
         plan = self.plan
         at = plan.timesteps.index(one.timestep)
         n_draws = plan.draws_of(one.timestep)
-        rows = self.rows[chosen]
         where = _as_slice(rows)
         taken = slice(None) if positions is None else _as_slice(positions)
         first = 0

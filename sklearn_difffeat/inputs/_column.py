@@ -4,15 +4,97 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.inputs._reader import Reader
 
 Cells: TypeAlias = Sequence[Any] | np.ndarray
 KINDS = (
     "a list, tuple, 1-D object array, pandas or polars Series, pyarrow column, or "
     "one-column DataFrame or table"
 )
+
+
+@dataclass(frozen=True)
+class Column:
+    """The cells of X, looked at once: which hold something that can be read.
+
+    Attributes
+    ----------
+    cells : sequence or ndarray
+    n_held : int
+        Rows whose cell is not missing.
+    present : ndarray of int
+        The rows to be read.
+    errors : dict of int to Exception
+        Why other rows that hold a cell cannot be read.
+    """
+
+    cells: Cells
+    n_held: int
+    present: np.ndarray
+    errors: dict[int, Exception]
+
+    @classmethod
+    def of(
+        cls, X: Any, reader: type[Reader], *, missing: str, unreadable: str
+    ) -> Column:
+        """Look at every cell; no file is read.
+
+        Raises
+        ------
+        TypeError
+            When X or a cell is of a kind not accepted, naming the row.
+        ValueError
+            When X is empty, or a cell is missing or broken and that is an error.
+        """
+        cells = as_cells(X, arrays=reader.takes_arrays)
+        absent = find_missing(cells)
+        if absent.any() and missing == "error":
+            rows = np.flatnonzero(absent)
+            raise ValueError(
+                f"row {rows[0]} of X: the cell is missing ({cells[rows[0]]!r}), as in "
+                f"{len(rows)} of {len(cells)} rows; drop them, or set missing='nan'."
+            )
+        held = np.flatnonzero(~absent)
+        errors: dict[int, Exception] = {}
+        if not reader.are_plainly_good(cells):
+            for row in held.tolist():
+                try:
+                    reader.check_cell(cells[row])
+                except (TypeError, ValueError) as error:
+                    errors[row] = in_row(error, row)
+                    if unreadable == "error" or isinstance(error, TypeError):
+                        raise errors[row] from error
+        present = np.setdiff1d(held, list(errors)) if errors else held
+        return cls(cells, len(held), present, errors)
+
+    def check_files(self, reader: type[Reader]) -> None:
+        """Raise OSError, naming the row, when a cell names a file that is not there.
+
+        Before hours of passes, rather than after them; a lazy sequence is not gone
+        through.
+        """
+        if isinstance(self.cells, (list, tuple)):
+            for row in self.present.tolist():
+                try:
+                    reader.check_file(self.cells[row])
+                except (OSError, ValueError) as error:
+                    raise in_row(error, row) from error
+
+
+def in_row(error: Exception, row: int) -> Exception:
+    """Return an error that says in which row of X it happened."""
+    *details, message = error.args or ("",)
+    try:
+        return type(error)(*details, f"row {row} of X: {message}")
+    except TypeError:
+        # Some errors of libraries are made of other things than a message.
+        return ValueError(f"row {row} of X: {error}")
 
 
 def is_missing(cell: Any) -> bool:

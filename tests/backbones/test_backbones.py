@@ -61,7 +61,7 @@ def test_latent_dit_folder_in_the_hubs_layout_is_described(dit_folder):
 def test_latent_dit_features_equal_those_of_a_plain_pass_with_hooks(dit_folder):
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-    from sklearn_difffeat.extraction._noise import gaussian_noise
+    from sklearn_difffeat.backbones._noise import gaussian_noise
 
     transformer = ImageDiffusionFeatureTransformer(
         dit_folder, block=2, timestep=300, dtype="float32"

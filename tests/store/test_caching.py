@@ -12,7 +12,7 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
 )
-from sklearn_difffeat.extraction import _schedule
+from sklearn_difffeat.extraction import _extract, _model
 
 EITHER_STORE = pytest.mark.parametrize("where", ["memory", "file"])
 
@@ -109,14 +109,14 @@ def test_a_file_that_changes_while_it_is_read_is_kept_as_what_was_read(
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    prepare = _schedule.Extraction._prepare
+    prepare = _model.Model.prepare
 
     def late(self, batch):
         path.write_bytes(second)
         return prepare(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_schedule.Extraction, "_prepare", late)
+        patch.setattr(_model.Model, "prepare", late)
         found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([first]))
     assert np.abs(found - transformer.transform([path])).max() > 0.01
@@ -129,15 +129,15 @@ def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    take = _schedule.Claims.take
+    take = _extract.Claims.take
 
     def refuse_once(self, digests, needed):
-        monkeypatch.setattr(_schedule.Claims, "take", take)
+        monkeypatch.setattr(_extract.Claims, "take", take)
         path.write_bytes(second)
         nobody = np.zeros(len(digests), dtype=bool)
         return nobody, nobody, np.full(len(digests), -1)
 
-    monkeypatch.setattr(_schedule.Claims, "take", refuse_once)
+    monkeypatch.setattr(_extract.Claims, "take", refuse_once)
     found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
     assert np.abs(found - transformer.transform([first])).max() > 0.01
@@ -228,16 +228,16 @@ def test_precompute_without_a_cache_is_an_error():
 def test_an_interrupted_call_goes_on_where_it_stopped(cells, cache, pass_counter):
     X = list(cells("text", 12))
     transformer = TextDiffusionFeatureTransformer(cache=cache, batch_size=4)
-    run_pass, calls = _schedule.run_pass, []
+    forward, calls = _model.forward, []
 
     def interrupted(*args):
         calls.append(None)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run_pass(*args)
+        return forward(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_schedule, "run_pass", interrupted)
+        patch.setattr(_model, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             transformer.precompute(X)
     assert FeatureStore(cache).describe()["rows"].item() == 8

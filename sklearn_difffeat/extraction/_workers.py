@@ -1,105 +1,33 @@
-"""The features of a column of cells: from the store, from this process, from others."""
+"""Rows shared out to joblib's workers."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
-from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
-from sklearn_difffeat.extraction._schedule import Extraction
-from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.extraction._model import Receive
 from sklearn_difffeat.store._chunk import Chunk
-from sklearn_difffeat.store._store import FeatureStore
+
+if TYPE_CHECKING:
+    from sklearn_difffeat.extraction._extract import Extraction
 
 # Pieces of work handed to each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4
 SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
 
-Received = list[tuple[np.ndarray, int, Chunk]]
+# Computes rows, in a store at a path, or for a callable where there is none.
+RunPiece = Callable[[Job, Rows, "str | None", Receive], None]
 
 
-@dataclass
-class Outcome:
-    """What there is to say of the rows that were gathered.
-
-    Attributes
-    ----------
-    n_truncated : int
-        Whose input the reader warns of.
-    n_overflowed : int
-        Which had to be computed in float32.
-    errors : dict of int to Exception
-        Rows of X that could not be read, and why.
-    """
-
-    n_truncated: int
-    n_overflowed: int
-    errors: dict[int, Exception]
-
-
-def gather(
-    job: Job,
-    cells: Cells,
-    numbers: np.ndarray,
-    store: FeatureStore | None,
-    values: np.ndarray | None,
-    *,
-    n_jobs: int | None = None,
-    on_done: Callable[[int], None] = lambda count: None,
-) -> Outcome:
-    """Have every pass that a plan asks for computed, unless it is known.
-
-    Parameters
-    ----------
-    job : Job
-    cells : sequence or ndarray
-        The cells of X.
-    numbers : ndarray of shape (n,), int
-        Which of them are to be extracted.
-    store : FeatureStore or None
-    values : ndarray of shape (n_rows of X, n_features), float32, or None
-        Filled in place, with NaN where a cell cannot be read; None leaves the features
-        in the store.
-    n_jobs : int, optional
-        joblib jobs.
-    on_done : callable
-        Told how many more of the cells are done.
-
-    Returns
-    -------
-    Outcome
-    """
-    needed = np.ones((len(numbers), len(job.plan.passes)), dtype=bool)
-    rows = Rows(cells, numbers, numbers, needed)
-    features = None if values is None else Features(values, numbers, job.plan)
-    extraction = Extraction(job, rows, store, features, on_done=on_done)
-    if effective_n_jobs(n_jobs) > 1:
-        _in_parallel(extraction, n_jobs)
-    extraction.run()
-    for repeat, original in extraction.look_up.repeats.items():
-        rows.truncated[repeat] = rows.truncated[original]
-        rows.overflowed[repeat] = rows.overflowed[original]
-        if original in rows.errors:
-            rows.errors[repeat] = rows.errors[original]
-        elif values is not None:
-            values[numbers[repeat]] = values[numbers[original]]
-    if values is not None:
-        values[numbers[list(rows.errors)]] = np.nan
-    return Outcome(
-        int(rows.truncated.sum()),
-        int(rows.overflowed.sum()),
-        {int(numbers[row]): error for row, error in rows.errors.items()},
-    )
-
-
-def _in_parallel(extraction: Extraction, n_jobs: int | None) -> None:
+def share_out(extraction: Extraction, run_piece: RunPiece, n_jobs: int | None) -> None:
     """Have joblib's workers compute what the store does not know."""
     job, rows, store = extraction.job, extraction.rows, extraction.store
     # What a store that cannot be written does not take is handed back.
@@ -115,18 +43,19 @@ def _in_parallel(extraction: Extraction, n_jobs: int | None) -> None:
         def tasks() -> Iterator[object]:
             for piece in chain([first], pieces):
                 sent.append(piece)
-                yield delayed(_work)(carried, _portable(job, rows, piece), path)
+                yield delayed(_work)(run_piece, carried, _part(job, rows, piece), path)
 
         for number, (received, done) in enumerate(_parallel(n_jobs)(tasks())):
             piece = sent[number]
-            for chosen, column, chunk in received:
+            for at, column, chunk in received:
                 mine = replace(chunk, one=extraction.passes[column])
-                extraction.keep(piece[chosen], column, mine)
-                rows.needed[piece[chosen], column] = False
+                extraction.keep(piece[at], column, mine)
+                rows.needed[piece[at], column] = False
             rows.truncated[piece] |= done.truncated
             rows.overflowed[piece] |= done.overflowed
-            for row, error in done.errors.items():
-                rows.give_up(int(piece[row]), error)
+            for at, error in done.errors.items():
+                rows.errors[int(piece[at])] = error
+                rows.needed[piece[at]] = False
             if path is not None:
                 extraction.collect(piece)
             else:
@@ -168,17 +97,17 @@ class _Pieces:
     def _cut(
         extraction: Extraction, n_workers: int, known: list[np.ndarray]
     ) -> Iterator[np.ndarray]:
-        n_rows = len(extraction.rows)
+        n_rows = int(extraction.rows.needed.any(axis=1).sum())
         target = math.ceil(n_rows / (n_workers * PIECES_PER_JOB))
         held = np.empty(0, dtype=np.intp)
         number = 0
-        for fresh, _ in extraction.look_up.unknown(known):
+        for fresh in extraction.unknown(known):
             if extraction.job.reader.window is None:
                 # Striped: texts of one length are shared out.
-                n_pieces = math.ceil(len(fresh) / max(target, SMALLEST_PIECE))
-                yield from (fresh[start::n_pieces] for start in range(n_pieces))
+                n_pieces = math.ceil(len(fresh.rows) / max(target, SMALLEST_PIECE))
+                yield from (fresh.rows[start::n_pieces] for start in range(n_pieces))
                 continue
-            held = np.concatenate([held, fresh])
+            held = np.concatenate([held, fresh.rows])
             # Small at first, so that every worker soon has something to do.
             growing = SMALLEST_PIECE << min(number // n_workers, 5)
             size = max(SMALLEST_PIECE, min(target, growing, LARGEST_PIECE))
@@ -199,27 +128,20 @@ def _parallel(n_jobs: int | None) -> Parallel:
         return Parallel(n_jobs=n_jobs)
 
 
-def _portable(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
+def _part(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
     """Return some of the rows as a worker may read them, in whatever folder it is."""
     cells = [job.reader.portable(cell) for cell in rows.cells_of(piece)]
-    return Rows(cells, np.arange(len(piece)), rows.numbers[piece], rows.needed[piece])
+    return Rows(cells, rows.numbers[piece], rows.needed[piece], rows.unreadable)
 
 
-def _work(job: Job, rows: Rows, path: str | None) -> tuple[Received, Rows]:
-    """Run a piece in a joblib worker; what no store on disk takes is handed back."""
-    received: Received = []
+def _work(
+    run_piece: RunPiece, job: Job, rows: Rows, path: str | None
+) -> tuple[list[tuple[np.ndarray, int, Chunk]], Rows]:
+    received: list[tuple[np.ndarray, int, Chunk]] = []
     # Arrays that were sent may be read-only here, as Ray's are.
     rows = replace(rows, needed=rows.needed.copy())
-
-    def hand_back(chosen: np.ndarray, column: int, chunk: Chunk) -> None:
-        received.append((chosen, column, chunk))
-
     with job.reader.surroundings():
-        if path is not None:
-            extraction = Extraction(job, rows, FeatureStore(path))
-        else:
-            extraction = Extraction(job, rows, None, receive=hand_back)
-        extraction.run()
+        run_piece(job, rows, path, lambda *computed: received.append(computed))
     # What a worker was sent need not travel back.
     rows.cells = ()
     return received, rows
