@@ -293,8 +293,15 @@ def test_what_travels_with_every_fit_does_not_grow_with_the_walk():
     assert len(names) > 4 and all(held == names[0] for held in names)
 
 
-def test_failures_of_several_metrics_fill_every_metric():
-    scoring = {"one": lambda m, X, y=None: m.a, "two": lambda m, X, y=None: -m.a}
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {"one": lambda m, X, y=None: m.a, "two": lambda m, X, y=None: -m.a},
+        lambda m, X, y=None: {"one": m.a, "two": -m.a},
+    ],
+    ids=["dict", "callable"],
+)
+def test_failures_of_several_metrics_fill_every_metric(scoring):
     search = LocalSearchCV(
         Surface(fails=lambda a: a == 1),
         {"a": [0, 1, 2]},
