@@ -17,6 +17,8 @@ from sklearn.metrics import (
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sklearn_difffeat._indicator import check_indicator
+
 
 @validate_params(
     {
@@ -70,7 +72,7 @@ def multilabel_report(
     >>> report["mAP"], report["CF1"]
     (1.0, 0.857...)
     """
-    truth = _indicator(Y_true, "Y_true")
+    truth = check_indicator(Y_true, "Y_true").astype(int)
     # Unsigned and boolean scores would not survive the minus below.
     score = check_array(Y_score, input_name="Y_score", dtype=[np.float64, np.float32])
     check_consistent_length(truth, score)
@@ -164,8 +166,8 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
     (4, 0.86)
     """
     Z = check_array(Z, input_name="Z")
-    if np.ndim(labels) == 2 or hasattr(labels, "tocsr"):
-        indicator = _indicator(labels, "labels")
+    if np.ndim(labels) == 2:
+        indicator = check_indicator(labels, "labels")
         check_consistent_length(Z, indicator)
         used = indicator.sum(axis=1) == 1
         Z, clusters = Z[used], indicator[used].argmax(axis=1)
@@ -185,14 +187,3 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
         "n_rows": n_rows,
         "n_clusters": n_clusters,
     }
-
-
-def _indicator(labels: Any, name: str) -> np.ndarray:
-    checked = check_array(labels, accept_sparse=True, input_name=name)
-    dense = np.asarray(checked.toarray() if hasattr(checked, "toarray") else checked)
-    if not np.isin(dense, (0, 1)).all():
-        raise ValueError(
-            f"{name} holds values other than 0 and 1; pass an indicator matrix, as "
-            "MultiLabelBinarizer makes it."
-        )
-    return dense.astype(int)

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from sklearn_difffeat._indicator import check_indicator
 from sklearn_difffeat.fusion._loss import weighted_counts
 from sklearn_difffeat.modalities._array import Columns
 
@@ -23,13 +24,8 @@ def encode_target(y: Any) -> tuple[str, NDArray[Any], NDArray[np.uint8]]:
     check_classification_targets(y)
     target = type_of_target(y, input_name="y", raise_unknown=True)
     if target == "multilabel-indicator":
-        dense = y.toarray() if sparse.issparse(y) else np.asarray(y)
-        if not np.isin(dense, (0, 1)).all():
-            raise ValueError(
-                "y is an indicator matrix with values other than 0 and 1; give 1 "
-                "where a label is present and 0 elsewhere."
-            )
-        return "indicator", np.arange(dense.shape[1]), dense.astype(np.uint8)
+        Y = check_indicator(y, "y").astype(np.uint8)
+        return "indicator", np.arange(Y.shape[1]), Y
     if target == "multiclass-multioutput":
         raise ValueError(
             "Multioutput target data is not supported; give one column of classes or "
