@@ -153,6 +153,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     best_scores_ : ndarray of shape (n_labels,)
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features,)
+        These two only where the fitted estimator has them.
 
     Examples
     --------
@@ -287,6 +290,16 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         self.classes_ = np.arange(y.shape[1])
         self._sparse_target = was_sparse
         return self
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns that the estimator was fitted on."""
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self) -> NDArray[np.object_]:
+        """Their names, where the estimator was fitted on a data frame."""
+        return self.estimator_.feature_names_in_
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probabilities of the labels, those of the estimator.
