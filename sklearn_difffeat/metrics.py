@@ -47,8 +47,9 @@ def multilabel_report(
     Returns
     -------
     dict of str to float
-        ``mAP``: mean over labels of the non-interpolated average precision; labels
-        without a positive are left out, with one warning that counts them.
+        Each from 0 to 1, higher is better. ``mAP``: mean over labels of the
+        non-interpolated average precision; labels without a positive are left out,
+        with one warning that counts them, NaN where none has one.
         ``CP``, ``CR``: mean over all labels of precision and recall; a label never
         predicted has precision 0. ``CF1``: harmonic mean of CP and CR.
         ``CF1_mean``: mean over labels of each label's F1, the other number that is

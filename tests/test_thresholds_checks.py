@@ -114,7 +114,7 @@ def classes_are_refused():
 
 def one_row_is_refused():
     """Twin, since the one class of one row makes one column, refused for that."""
-    with pytest.raises(ValueError, match="greater than the number of samples: 1"):
+    with pytest.raises(ValueError, match="number of samples: n_samples=1"):
         clone(PLAIN).fit([[1.0, 2.0]], [[0, 1]])
 
 

@@ -338,7 +338,13 @@ class FusionClassifier(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            1-D for binary y.
+            Log odds, float32 or float64 as in fit, and 1-D for binary y.
+
+        Raises
+        ------
+        ValueError
+            If X has other columns or modalities than in fit, infinity, or in a row
+            some but not all columns of a modality. So do all methods that take X.
 
         Examples
         --------
@@ -361,6 +367,7 @@ class FusionClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
+            float32 or float64 as in fit. Those of classes sum to 1 in a row.
 
         Examples
         --------
@@ -368,9 +375,7 @@ class FusionClassifier(
         >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_proba([[0.5]])
         array([[0.5, 0.5]])
         """
-        logits = self.decision_function(X)
-        if self._kind == "binary":
-            return np.column_stack([special.expit(-logits), special.expit(logits)])
+        logits = self._logits_by_class(X)
         if self._kind == "multiclass":
             return special.softmax(logits, axis=1)
         return special.expit(logits)
@@ -392,9 +397,7 @@ class FusionClassifier(
         >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_log_proba([[0.5]]).shape
         (1, 2)
         """
-        logits = self.decision_function(X)
-        if self._kind == "binary":
-            return special.log_expit(np.column_stack([-logits, logits]))
+        logits = self._logits_by_class(X)
         if self._kind == "multiclass":
             return special.log_softmax(logits, axis=1)
         return special.log_expit(logits)
@@ -500,6 +503,10 @@ class FusionClassifier(
             )
         absent_modalities(X, self.modalities_, self._declared)
         return X
+
+    def _logits_by_class(self, X: ArrayLike) -> NDArray[Any]:
+        logits = self.decision_function(X)
+        return np.column_stack([-logits, logits]) if self._kind == "binary" else logits
 
     def _projection(self) -> NDArray[Any]:
         result = np.empty((self.n_features_in_, self._n_features_out))

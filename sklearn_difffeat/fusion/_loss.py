@@ -81,7 +81,7 @@ class LabelledRows:
         return self.X @ self.put(W)
 
     def curvature(self, W: Float, b: Float) -> Float:
-        """Second derivatives of the losses by the logits, summed over the rows."""
+        """Second derivatives (L,) of the losses by the logits, summed over the rows."""
         logits = self.product(W) + self.put(b)
         labels = np.arange(self.n_labels)
         parts = [self.slopes(logits[r], r, labels)[2] for r in self.chunks]
@@ -110,14 +110,20 @@ class LabelledRows:
         return value, xp.where(logits >= 0, 1.0, tail) / (1 + tail)
 
     def loss(self, logits: Any, rows: slice, labels: NDArray[np.intp]) -> Any:
-        """Weighted loss of each label, or of the classes together."""
+        """Weighted loss (m,) of each label, or (1,) of the classes together.
+
+        `logits` of shape (n, m) are those of these rows and labels.
+        """
         Y, weight = self._labels(rows, labels)
         return (weight * self._losses(logits, Y)[0]).sum(0, dtype=self.xp.float64)
 
     def slopes(
         self, logits: Any, rows: slice, labels: NDArray[np.intp]
     ) -> tuple[Any, Any, Any]:
-        """Weighted loss, its first derivatives (n, L), and the sum of the second."""
+        """Weighted loss, its first derivatives (n, m), and the sums (m,) of the second.
+
+        The derivatives are those by the logits, for classes only the diagonal.
+        """
         Y, weight = self._labels(rows, labels)
         value, proba = self._losses(logits, Y)
         value = (weight * value).sum(0, dtype=self.xp.float64)
