@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,12 +126,10 @@ def progress(
     from tqdm.auto import tqdm
 
     with tqdm(total=n_problems, desc=f"FusionClassifier, {name}", unit="fit") as bar:
-        steps = 0
+        steps = count(1)
 
         def report(n_finished: int, promise: float) -> None:
-            nonlocal steps
-            steps += 1
-            bar.set_postfix(step=steps, promise=f"{promise:.1e}", refresh=False)
+            bar.set_postfix(step=next(steps), promise=f"{promise:.1e}", refresh=False)
             bar.update(n_finished)
 
         yield report

@@ -159,21 +159,20 @@ def _from_spec(
                 f"{n_features}."
             )
         spec = lay_out(spec.items())
-    owner = np.full(n_features, -1)
+    owner: dict[int, str] = {}
     result: dict[str, Columns] = {}
-    for number, (name, value) in enumerate(spec.items()):
+    for name, value in spec.items():
         columns = _column_indices(name, value, n_features, names)
-        for column in columns:
-            if owner[column] >= 0:
-                other = list(spec)[owner[column]]
+        for column in columns.tolist():
+            if column in owner:
                 raise ValueError(
-                    f"modalities[{name!r}] overlaps modalities[{other!r}] in column "
-                    f"{column}; give each column to one modality, once."
+                    f"modalities[{name!r}] overlaps modalities[{owner[column]!r}] in "
+                    f"column {column}; give each column to one modality, once."
                 )
-            owner[column] = number
+            owner[column] = name
         result[name] = _compact(columns)
-    lost = np.flatnonzero(owner < 0)
-    if len(lost):
+    lost = sorted(set(range(n_features)) - owner.keys())
+    if lost:
         raise ValueError(
             f"{len(lost)} of the {n_features} columns of X belong to no modality, the "
             f"first is column {lost[0]}; add them to modalities or drop them from X."
