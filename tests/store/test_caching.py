@@ -273,10 +273,10 @@ def test_missing_rows_stay_nan_beside_cached_ones(where, cells, cache):
 def test_a_bounded_store_gives_right_features_whatever_it_forgets(cells, tmp_path):
     X = list(cells("image", 40))
     store = FeatureStore(tmp_path / "small.db")
-    store = FeatureStore(store.path, max_size=store.size + 300_000)
+    store = FeatureStore(store, max_size=store.size + 300_000)
     options = {"timestep": [0, 10, 20], "dtype": "float32", "batch_size": 4}
     expected = ImageDiffusionFeatureTransformer(**options).fit_transform(X)
-    cached = ImageDiffusionFeatureTransformer(cache=store.path, **options).fit(X)
+    cached = ImageDiffusionFeatureTransformer(cache=store, **options).fit(X)
     for _ in range(2):
         found = cached.transform(X)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
