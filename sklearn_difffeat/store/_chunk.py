@@ -57,7 +57,11 @@ class Chunk:
         """
         if dtype == "float32":
             return self
-        values = {block: _compact(array) for block, array in self.values.items()}
+        values = dict(self.values)
+        for block, array in values.items():
+            # Not where some values are too large, or all too small for it.
+            if 1e-2 < np.abs(array).max(initial=0) < 65504:
+                values[block] = array.astype(np.float16)
         return replace(self, values=values)
 
     def take(self, rows: np.ndarray) -> Chunk:
@@ -68,12 +72,6 @@ class Chunk:
             self.truncated[rows],
             {block: array[rows] for block, array in self.values.items()},
         )
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    """Round to float16, unless some values are too large or all too small for it."""
-    largest = np.abs(values).max(initial=0)
-    return values.astype(np.float16) if 1e-2 < largest < 65504 else values
 
 
 @dataclass

@@ -85,7 +85,7 @@ class Claims:
                 missing = wanted.any(axis=1) & (places < 0)
                 wanted = np.column_stack([wanted, missing])
                 passes = [*passes, self.latents]
-            granted = wanted.any(axis=1)
+            granted = np.asarray(wanted.any(axis=1))
             # Of what cannot be kept nobody else would have anything: no claims then.
             if file.writable:
                 tables.sign_in(self.worker, platform.node(), _this_process())
@@ -96,9 +96,9 @@ class Claims:
                     others = tables.claimed_by_others(self.worker, one)
                     granted &= ~(wanted[:, column] & are_in(others, digests))
                 for column, one in enumerate(passes):
-                    rows = np.flatnonzero(granted & wanted[:, column])
+                    rows = np.flatnonzero(granted & wanted[:, column]).tolist()
                     tables.claim(self.worker, one, [digests[row] for row in rows])
-        return granted, (needed & found).any(axis=1), places
+        return granted, np.asarray((needed & found).any(axis=1)), places
 
 
 def _this_process() -> str:

@@ -106,13 +106,7 @@ class StoreFile:
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
-        """Hold the store for writing; all of the block's changes count, or none.
-
-        Raises
-        ------
-        PermissionError
-            When the store cannot be written.
-        """
+        """Hold the store for writing; all of the block's changes count, or none."""
         if not self.writable:
             raise PermissionError(
                 errno.EACCES,
@@ -130,13 +124,7 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:
-        """Read, without holding up those who write.
-
-        Raises
-        ------
-        OSError
-            When a store that is read without a lock was written meanwhile.
-        """
+        """Read, without holding up those who write."""
         with self.lock, self.speaking():
             yield self.connection
         if not self._is_locked and self.has_changed():
@@ -173,26 +161,13 @@ class StoreFile:
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Say what SQLite's errors mean for the user of a store.
-
-        Raises
-        ------
-        OSError
-            When the disk is full or the file cannot be written or read.
-        FileNotFoundError
-            When the file was deleted.
-        TimeoutError
-            When another process holds the store for too long.
-        ValueError
-            When the file is damaged or no store.
-        """
+        """Say what SQLite's errors mean for the user of a store."""
         try:
             yield
         except sqlite3.Error as error:
             if self.is_gone():
                 raise deleted(self.path) from error
-            said = _explained(error, self.name)
-            if said is None:
+            if (said := _explained(error, self.name)) is None:
                 raise
             raise said from error
 
@@ -248,11 +223,6 @@ def open_file(path: str | None) -> StoreFile:
     """Return this process's connection to a store; None is the store in memory.
 
     A store that cannot be written is opened for reading, with a warning.
-
-    Raises
-    ------
-    IsADirectoryError, FileNotFoundError, PermissionError, ValueError
-        When the path is a folder, cannot be made or read, or is no feature store.
     """
     path = path or ""
     with _open_lock:

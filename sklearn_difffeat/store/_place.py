@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from sklearn_difffeat._process import absolute
@@ -44,11 +45,8 @@ def state(path: str) -> Identity:
     """Return what changes when anybody writes to a store, or may do so from now on."""
     found: list[int] = [is_writable(path)]
     for end in ("", LOG):
-        try:
+        with suppress(OSError):
             status = os.stat(path + end)
-        except OSError:
-            found.append(-1)
-        else:
             found += [status.st_size, status.st_mtime_ns]
     return tuple(found)
 
@@ -63,17 +61,7 @@ def is_writable(path: str) -> bool:
 
 
 def make_file(path: str) -> None:
-    """Make an empty file, unless there is one, and remove what is left of an older.
-
-    Raises
-    ------
-    IsADirectoryError
-        When there is a folder.
-    FileNotFoundError
-        When the folder that it is to be in does not exist.
-    PermissionError
-        When that folder cannot be written.
-    """
+    """Make an empty file, unless there is one, and remove what is left of an older."""
     if os.path.isdir(path):
         raise IsADirectoryError(
             errno.EISDIR,
@@ -112,13 +100,7 @@ def make_file(path: str) -> None:
 
 
 def address_to_read(path: str) -> tuple[str, bool]:
-    """Return how to open a store that cannot be written, and whether it is locked.
-
-    Raises
-    ------
-    PermissionError
-        When the newest features cannot be told from unfinished ones.
-    """
+    """Return how to open a store that cannot be written, and whether it is locked."""
     log, index = Path(path + LOG), Path(path + LOG_INDEX)
     uri = Path(path).as_uri()
     if log.exists() and index.exists():

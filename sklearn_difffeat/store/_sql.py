@@ -59,13 +59,7 @@ class Tables(sqlite3.Connection):
                     self.execute(statement)
 
     def is_store(self, name: str) -> bool:
-        """Return whether the file is a store; False where it is still empty.
-
-        Raises
-        ------
-        ValueError
-            When it is something else, or a store of another version.
-        """
+        """Return whether the file is a store; False where it is still empty."""
         kind = self._number("PRAGMA application_id")
         version = self._number("PRAGMA user_version")
         if kind == APPLICATION_ID and version == VERSION:
@@ -105,11 +99,10 @@ class Tables(sqlite3.Connection):
 
     def used(self) -> int:
         """Return the bytes that are in use."""
-        pages, free, n_bytes = (
-            self._number(f"PRAGMA {name}")
-            for name in ("page_count", "freelist_count", "page_size")
+        return self._number(
+            "SELECT (page_count - freelist_count) * page_size "
+            "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         )
-        return (pages - free) * n_bytes
 
     def setting(self, name: str) -> int | None:
         """Return ``max_size``, None where there is no bound, or ``removals``."""
@@ -179,7 +172,7 @@ class Tables(sqlite3.Connection):
         """Add a chunk."""
         self.execute(
             "INSERT INTO space VALUES (?, ?) ON CONFLICT (description) DO NOTHING",
-            (_number_of(chunk.one.space), chunk.one.space),
+            (_numbered(chunk.one)[0], chunk.one.space),
         )
         digests, truncated = b"".join(chunk.digests), chunk.truncated.tobytes()
         number = self.execute(
@@ -236,11 +229,7 @@ class Tables(sqlite3.Connection):
         return {digest for (digest,) in found}
 
 
-def _number_of(space: str) -> int:
-    """Number a space by its content: no two mean the same, in any file."""
-    digest = hashlib.blake2b(space.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 def _numbered(one: Pass) -> tuple[int, int, int]:
-    return _number_of(one.space), one.timestep, one.draw
+    """Number a pass's space by its content: it means the same in every file."""
+    digest = hashlib.blake2b(one.space.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1, one.timestep, one.draw

@@ -144,13 +144,7 @@ class FeatureStore:
 
 
 def store_for(cache: Any) -> StoredRows | None:
-    """Return the store that the parameter ``cache`` of a transformer names.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        When it names none.
-    """
+    """Return the store that the parameter ``cache`` of a transformer names."""
     if cache is None or isinstance(cache, (bool, np.bool_)):
         return StoredRows() if cache else None
     return StoredRows(cache._path if isinstance(cache, FeatureStore) else cache)
