@@ -312,7 +312,7 @@ def test_a_process_whose_parent_used_torch_alone_computes(cells, monkeypatch):
     transformer = TextDiffusionFeatureTransformer().fit(X)
     expected = transformer.transform(X)
     release_backbones()
-    monkeypatch.setattr(_process._Process, "used_torch", False)
+    monkeypatch.setattr(_process, "_used_torch", False)
 
     def child():
         assert torch.get_num_threads() == 2
