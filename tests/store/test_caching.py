@@ -123,7 +123,7 @@ def test_a_file_that_changes_while_it_is_read_is_kept_as_what_was_read(
 
 
 def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_one(
-    cells, cache, tmp_path, monkeypatch
+    cells, cache, tmp_path, monkeypatch, pass_counter
 ):
     first, second = cells("image", 2)
     path = tmp_path / "picture.png"
@@ -140,7 +140,9 @@ def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_
     monkeypatch.setattr(_extract.Claims, "take", refuse_once)
     found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
+    assert pass_counter["rows"] == 1
     assert np.abs(found - transformer.transform([first])).max() > 0.01
+    assert pass_counter["rows"] == 2
 
 
 def test_latents_are_encoded_once_for_all_timesteps_and_runs(
