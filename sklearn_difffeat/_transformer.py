@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sklearn_difffeat.backbones import BackboneInfo
     from sklearn_difffeat.checkpoints._source import Source
     from sklearn_difffeat.extraction._job import Job, Rows
-    from sklearn_difffeat.store._store import FeatureStore
+    from sklearn_difffeat.store._rows import StoredRows
 
 
 class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
@@ -238,7 +238,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         info: BackboneInfo,
         plan: Plan,
         blocks: Sequence[int],
-    ) -> tuple[Job, FeatureStore | None]:
+    ) -> tuple[Job, StoredRows | None]:
         from sklearn_difffeat.extraction._devices import native_dtype, usable_device
         from sklearn_difffeat.extraction._job import Job
         from sklearn_difffeat.store._store import store_for

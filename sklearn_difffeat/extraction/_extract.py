@@ -20,7 +20,7 @@ from sklearn_difffeat.inputs._column import Column
 from sklearn_difffeat.inputs._reader import Content, Prepared
 from sklearn_difffeat.store._chunk import Chunk
 from sklearn_difffeat.store._claims import Claims
-from sklearn_difffeat.store._store import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 
 # Seconds between two looks at what another worker is computing.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
@@ -29,7 +29,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 def extract(
     job: Job,
     column: Column,
-    store: FeatureStore | None,
+    store: StoredRows | None,
     values: np.ndarray | None,
     n_jobs: int | None,
     progress: Callable[..., tqdm],
@@ -40,7 +40,7 @@ def extract(
     ----------
     job : Job
     column : Column
-    store : FeatureStore or None
+    store : StoredRows or None
     values : ndarray of shape (n_rows of X, n_features), float32, or None
         Filled in place, with NaN where a cell cannot be read; None leaves the features
         in the store.
@@ -78,7 +78,7 @@ def extract(
 
 def run_piece(job: Job, rows: Rows, path: str | None, receive: Receive) -> None:
     """Compute rows in a joblib worker; what no store on disk takes is handed back."""
-    store = None if path is None else FeatureStore(path)
+    store = None if path is None else StoredRows(path)
     Extraction(job, rows, store, receive=None if store else receive).run()
 
 
@@ -93,7 +93,7 @@ class Extraction:
     job : Job
     rows : Rows
         Brought up to date as cells are read and passes come in.
-    store : FeatureStore or None
+    store : StoredRows or None
     features : Features or None
         Filled with what is computed or found; None leaves it in the store.
     receive : callable, default=None
@@ -111,7 +111,7 @@ class Extraction:
         self,
         job: Job,
         rows: Rows,
-        store: FeatureStore | None,
+        store: StoredRows | None,
         features: Features | None = None,
         receive: Receive | None = None,
         on_done: Callable[[int], object] = lambda count: None,

@@ -16,7 +16,7 @@ from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.inputs._column import Cells, in_row
 from sklearn_difffeat.inputs._reader import Reader
 from sklearn_difffeat.store._chunk import Pass
-from sklearn_difffeat.store._store import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 
 # Raised when a change to decoding, encoding or noise changes the features.
 PREPROCESSING = 2
@@ -64,7 +64,7 @@ class Job:
             prompt=self.plan.prompt,
         )
 
-    def passes(self, store: FeatureStore | None) -> list[Pass]:
+    def passes(self, store: StoredRows | None) -> list[Pass]:
         """Return the passes that every row needs."""
         settings = {
             "kind": "features",
@@ -73,10 +73,10 @@ class Job:
         }
         if self.plan.prompt:
             settings["prompt"] = self.plan.prompt
-        space = -1 if store is None else store.space(self._key | settings)
+        space = "" if store is None else store.space(self._key | settings)
         return [Pass(space, *one) for one in self.plan.passes]
 
-    def latents(self, store: FeatureStore) -> Pass:
+    def latents(self, store: StoredRows) -> Pass:
         """Return where the latents of pictures are kept."""
         return Pass(store.space(self._key | {"kind": "latents"}), LATENTS, 0)
 

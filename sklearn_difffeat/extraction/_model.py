@@ -15,7 +15,7 @@ from sklearn_difffeat.extraction._forward import encode, forward
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.inputs._reader import Prepared
 from sklearn_difffeat.store._chunk import Chunk, Pass
-from sklearn_difffeat.store._store import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 
 # Takes what was computed: the rows, the column of the pass, and what it gave.
 Receive = Callable[[np.ndarray, int, Chunk], None]
@@ -30,7 +30,7 @@ class Model:
     rows : Rows
         Brought up to date as passes come in.
     passes : list of Pass
-    store : FeatureStore or None
+    store : StoredRows or None
         Keeps the latents of pictures.
     receive : callable
         Takes what was computed.
@@ -41,7 +41,7 @@ class Model:
         job: Job,
         rows: Rows,
         passes: list[Pass],
-        store: FeatureStore | None,
+        store: StoredRows | None,
         receive: Receive,
     ) -> None:
         self.job, self.rows, self.passes = job, rows, passes
@@ -89,9 +89,8 @@ class Model:
         contents = reader.read(self.rows.cells_of(batch.rows))
         prepared = reader.prepare(self.backbone, contents)
         # Read for the second time: a file may have changed since it was looked up.
-        digests = self.rows.digests_of(batch.rows)
-        for at, (content, digest) in enumerate(zip(contents, digests, strict=True)):
-            prepared.lasting[at] = content.digest == digest
+        for row, content in zip(batch.rows.tolist(), contents, strict=True):
+            self.rows.digests[row] = content.digest
         return prepared
 
     def _stored_latents(self, batch: Batch) -> Prepared | None:
@@ -224,7 +223,7 @@ class Model:
         values: dict[int, np.ndarray],
     ) -> Chunk:
         digests = self.rows.digests_of(rows)
-        return Chunk(one, digests, prepared.truncated, prepared.lasting, values)
+        return Chunk(one, digests, prepared.truncated, values)
 
 
 def rows_not_finite(values: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -123,7 +123,7 @@ def test_a_file_that_changes_while_it_is_read_is_kept_as_what_was_read(
 
 
 def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_one(
-    cells, cache, tmp_path, monkeypatch
+    cells, cache, tmp_path, monkeypatch, pass_counter
 ):
     first, second = cells("image", 2)
     path = tmp_path / "picture.png"
@@ -140,7 +140,9 @@ def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_
     monkeypatch.setattr(_extract.Claims, "take", refuse_once)
     found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
+    assert pass_counter["rows"] == 1
     assert np.abs(found - transformer.transform([first])).max() > 0.01
+    assert pass_counter["rows"] == 2
 
 
 def test_latents_are_encoded_once_for_all_timesteps_and_runs(
@@ -273,10 +275,10 @@ def test_missing_rows_stay_nan_beside_cached_ones(where, cells, cache):
 def test_a_bounded_store_gives_right_features_whatever_it_forgets(cells, tmp_path):
     X = list(cells("image", 40))
     store = FeatureStore(tmp_path / "small.db")
-    store = FeatureStore(store.path, max_size=store.size + 300_000)
+    store = FeatureStore(store, max_size=store.size + 300_000)
     options = {"timestep": [0, 10, 20], "dtype": "float32", "batch_size": 4}
     expected = ImageDiffusionFeatureTransformer(**options).fit_transform(X)
-    cached = ImageDiffusionFeatureTransformer(cache=store.path, **options).fit(X)
+    cached = ImageDiffusionFeatureTransformer(cache=store, **options).fit(X)
     for _ in range(2):
         found = cached.transform(X)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
