@@ -27,6 +27,7 @@ def look_up(name: str, revision: str | None) -> str:
     """
     from huggingface_hub import model_info
     from huggingface_hub.errors import (
+        HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -35,7 +36,7 @@ def look_up(name: str, revision: str | None) -> str:
         info = model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _refusal(name, revision, error) from error
-    except _network_errors() as error:
+    except (HTTPError, OSError) as error:
         raise OSError(f"the hub cannot be reached ({error})") from error
     commit = str(info.sha)
     _sizes[name, commit] = {
@@ -47,14 +48,13 @@ def look_up(name: str, revision: str | None) -> str:
 def file_sizes(name: str, commit: str | None, *, ask: bool) -> dict[str, int] | None:
     """Return the sizes of a commit's files; None where they are not known.
 
-    The hub is asked at most once a process, and only when ``ask`` is True.
+    The hub is asked only when ``ask`` is True, and not again where it did not answer.
     """
     if ask and commit is not None and (name, commit) not in _sizes:
-        _sizes[name, commit] = None
         try:
             look_up(name, commit)
         except OSError:
-            return None
+            _sizes.setdefault((name, commit), None)
     return _sizes.get((name, str(commit)))
 
 
@@ -90,6 +90,7 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -105,18 +106,11 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
         ) from error
     except EntryNotFoundError:
         return None
-    except _network_errors() as error:
+    except (HTTPError, OSError) as error:
         raise OSError(
             f"backbone={name!r}: the download of {file} broke off ({error}); try "
             "again, it goes on where it stopped."
         ) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # One of its bases is that of all errors of whichever HTTP client the hub uses.
-    return tuple(one for one in HfHubHTTPError.__bases__ if issubclass(one, Exception))
 
 
 def _refusal(name: str, revision: str | None, error: Exception) -> ValueError:

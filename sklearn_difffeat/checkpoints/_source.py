@@ -11,10 +11,7 @@ from typing import Any
 
 from sklearn_difffeat._process import absolute
 from sklearn_difffeat.checkpoints import _hub
-from sklearn_difffeat.checkpoints._fingerprint import (
-    WEIGHT_SUFFIXES,
-    folder_fingerprint,
-)
+from sklearn_difffeat.checkpoints._fingerprint import folder_fingerprint
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
@@ -41,13 +38,6 @@ class Source:
     local_files_only: bool = False
     trust_remote_code: bool = False
     expected: str | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Arguments that every ``from_pretrained`` of this source takes."""
-        if not self.on_hub:
-            return {"local_files_only": True}
-        return {"revision": self.revision, "local_files_only": self.local_files_only}
 
     def find(self, file: str) -> Path | None:
         """Return a local path of a (small) file, or None where the source lacks it."""
@@ -114,26 +104,23 @@ class Source:
             ) from error
         return content
 
-    def weight_files(self) -> list[Path]:
-        """Weight files at hand, sorted; empty for a hub id."""
-        if self.on_hub:
-            return []
-        root = Path(self.location)
-        return sorted(p for p in root.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
-
     @property
     def license(self) -> str | None:
         """The licence in the model card's metadata, by its own name if it has one."""
+        import yaml  # type: ignore[import-untyped]
+        from huggingface_hub import metadata_load
+
         card = self.find("README.md")
-        if card is None:
+        try:
+            metadata = (card and metadata_load(card)) or {}
+        except (ValueError, yaml.YAMLError):
+            # What cannot be read states nothing.
             return None
-        metadata = card.read_text("utf-8").partition("\n---")[0]
-        found = [
-            re.search(rf"^{key}:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
-            for key in ("license", "license_name")
-        ]
-        known, named = (one.group(1).strip("\"'") if one else None for one in found)
-        return named or known if known == "other" else known
+        found = metadata.get("license")
+        if found == "other":
+            found = metadata.get("license_name") or found
+        names = found if isinstance(found, list) else [found]
+        return ", ".join(str(name) for name in names if name) or None
 
     @property
     def fingerprint(self) -> str:
