@@ -16,8 +16,13 @@ from sklearn_difffeat._process import hold_during_fork, refuse_inherited_gpu, us
 from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
 from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.checkpoints._memory import check_memory, release_device_memory
-from sklearn_difffeat.checkpoints._source import Source, locate
-from sklearn_difffeat.checkpoints._trust import carries_code, check_trusted
+from sklearn_difffeat.checkpoints._source import (
+    DENOISERS,
+    Source,
+    carries_code,
+    check_trusted,
+    locate,
+)
 from sklearn_difffeat.checkpoints._weights import check_weights, fetch
 
 if TYPE_CHECKING:
@@ -59,8 +64,8 @@ _forked_while_loading = False
 
 
 def _declared_family(source: Source) -> str | None:
-    denoiser = source.read_json("transformer/config.json")
-    denoiser = denoiser or source.read_json("unet/config.json")
+    configs = (source.read_json(f"{part}/config.json") for part in DENOISERS)
+    denoiser = next(filter(None, configs), None)
     if denoiser is not None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))

@@ -14,6 +14,7 @@ from sklearn_difffeat.checkpoints import _hub
 from sklearn_difffeat.checkpoints._fingerprint import folder_fingerprint
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+DENOISERS = ("transformer", "unet")
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -78,16 +79,10 @@ class Source:
 
     def names_in(self, folder: str) -> set[str]:
         """Return the names of the files in a sub-folder, here or on the hub."""
-        place = Path(self.snapshot, folder)
-        names = (
-            {p.name for p in place.iterdir() if p.is_file()}
-            if place.is_dir()
-            else set()
-        )
+        names = {p.name for p in Path(self.snapshot, folder).glob("*") if p.is_file()}
         if self.on_hub and not self.local_files_only:
             files = _hub.file_sizes(self.location, self.revision, ask=True) or {}
-            where = (Path(file) for file in files)
-            names |= {p.name for p in where if p.parent == Path(folder)}
+            names |= {p.name for p in map(Path, files) if p.parent == Path(folder)}
         return names
 
     def read_json(self, file: str) -> dict[str, Any] | None:
@@ -96,13 +91,12 @@ class Source:
         if path is None:
             return None
         try:
-            content = json.loads(path.read_text("utf-8"))
+            return json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(
                 f"backbone={self.name!r}: {file} is not valid JSON ({error}); "
                 "download or save the model again."
             ) from error
-        return content
 
     @property
     def license(self) -> str | None:
@@ -158,12 +152,8 @@ def locate(
     if text in embedded_names():
         return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
     if text and os.path.isdir(absolute(text)):
-        return Source(
-            text,
-            absolute(text),
-            on_hub=False,
-            trust_remote_code=trust_remote_code,
-        )
+        folder = absolute(text)
+        return Source(text, folder, False, trust_remote_code=trust_remote_code)
     if text.startswith(".") or not HUB_ID.fullmatch(text):
         raise ValueError(_unknown(text))
     from huggingface_hub.errors import HFValidationError
@@ -220,6 +210,30 @@ def check_complete(source: Source, missing: set[Any]) -> None:
             f"backbone={source.name!r} lacks {len(missing)} of the tensors that its "
             f"configuration asks for, such as {sorted(map(str, missing))[0]!r}; "
             "download or save it again."
+        )
+
+
+def carries_code(source: Source) -> bool:
+    """Whether a configuration names code that lies beside the weights."""
+    files = [f"{part}/config.json" for part in DENOISERS]
+    if not any(map(source.at_hand, files)):
+        files = ["config.json", "tokenizer_config.json"]
+    return any((source.read_json(file) or {}).get("auto_map") for file in files)
+
+
+def check_trusted(source: Source, carries_code: bool) -> None:
+    """Refuse a checkpoint with code of its own, unless the user trusts it.
+
+    Raises
+    ------
+    ValueError
+        When code would run and ``trust_remote_code`` is False.
+    """
+    if carries_code and not source.trust_remote_code:
+        raise ValueError(
+            f"backbone={source.name!r} carries code of its own, which can do anything "
+            "that you can; read it, pin its `revision`, and set trust_remote_code=True "
+            "to run it."
         )
 
 
