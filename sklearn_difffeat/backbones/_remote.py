@@ -114,11 +114,7 @@ class RemoteTextBackbone(TokenizedBackbone):
     ) -> RemoteTextBackbone:
         tokenizer = cls._load_tokenizer(source)
         kind = _find_class(source)
-        config = AutoConfig.from_pretrained(
-            source.snapshot,
-            trust_remote_code=source.trust_remote_code,
-            local_files_only=True,
-        )
+        config = AutoConfig.from_pretrained(source.snapshot, **source.options)
         cls.adapt(config)
         tied = cls.tied if getattr(config, cls.tied.flag, False) else None
         # transformers 5 cannot read how such code says what it ties. No feature needs
@@ -144,11 +140,7 @@ class RemoteTextBackbone(TokenizedBackbone):
                 name, revision=revision, local_files_only=source.local_files_only
             )
             fetch_small(place)
-        tokenizer = AutoTokenizer.from_pretrained(
-            place.snapshot,
-            trust_remote_code=source.trust_remote_code,
-            local_files_only=True,
-        )
+        tokenizer = AutoTokenizer.from_pretrained(place.snapshot, **source.options)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer

@@ -52,11 +52,7 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> MaskedLMBackbone:
-        options = {
-            "trust_remote_code": source.trust_remote_code,
-            "local_files_only": True,
-        }
-        tokenizer = AutoTokenizer.from_pretrained(source.snapshot, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.snapshot, **source.options)
         for token in ("mask", "pad"):
             if getattr(tokenizer, f"{token}_token_id") is None:
                 raise ValueError(
@@ -68,7 +64,7 @@ class MaskedLMBackbone(TokenizedBackbone):
             dtype=dtype,
             variant=find_weights(source, "").variant,
             output_loading_info=True,
-            **options,
+            **source.options,
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}

@@ -55,7 +55,7 @@ def folder_fingerprint(folder: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(stamps):
         name = Path(path).relative_to(folder).as_posix()
-        content = found[path] if path in found else _digests[path][1]
+        content = found.get(path) or _digests[path][1]
         digest.update(f"{name}:{content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 

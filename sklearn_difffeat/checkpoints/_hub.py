@@ -25,18 +25,13 @@ def look_up(name: str, revision: str | None) -> str:
     OSError
         When the hub cannot be reached.
     """
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import (
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, model_info
 
     try:
         info = model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _refusal(name, revision, error) from error
-    except (HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:
         raise OSError(f"the hub cannot be reached ({error})") from error
     commit = str(info.sha)
     _sizes[name, commit] = {
@@ -87,26 +82,20 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
     OSError
         When the hub cannot be reached.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     try:
         return Path(hf_hub_download(name, file, revision=revision))
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise _refusal(name, revision, error) from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise OSError(
             f"backbone={name!r}: {file} is not in the local cache and the hub cannot "
             "be reached; connect and try again, a download goes on where it stopped."
         ) from error
-    except EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return None
-    except (HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:
         raise OSError(
             f"backbone={name!r}: the download of {file} broke off ({error}); try "
             "again, it goes on where it stopped."
@@ -116,13 +105,11 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
 def _refusal(name: str, revision: str | None, error: Exception) -> ValueError:
     from huggingface_hub.errors import GatedRepoError
 
-    gated = isinstance(error, GatedRepoError)
-    hint = (
-        "accept its terms on the hub and log in with `hf auth login`"
-        if gated
-        else "check the spelling, and `revision`; a private one needs `hf auth login`"
-    )
+    state = "was not found"
+    hint = "check the spelling, and `revision`; a private one needs `hf auth login`"
+    if isinstance(error, GatedRepoError):
+        state = "is gated"
+        hint = "accept its terms on the hub and log in with `hf auth login`"
     return ValueError(
-        f"backbone={name!r} (revision {revision or 'main'}) "
-        f"{'is gated' if gated else 'was not found'} on the hub; {hint}."
+        f"backbone={name!r} (revision {revision or 'main'}) {state} on the hub; {hint}."
     )

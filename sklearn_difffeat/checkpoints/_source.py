@@ -40,6 +40,11 @@ class Source:
     trust_remote_code: bool = False
     expected: str | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of transformers' ``from_pretrained`` of a :attr:`snapshot`."""
+        return {"trust_remote_code": self.trust_remote_code, "local_files_only": True}
+
     def find(self, file: str) -> Path | None:
         """Return a local path of a (small) file, or None where the source lacks it."""
         path = self.at_hand(file)
