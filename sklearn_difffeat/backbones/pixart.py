@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -22,7 +22,10 @@ class PixArtBackbone(PromptedBackbone):
     """
 
     model_class = PixArtTransformer2DModel
-    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "PixArtAlphaPipeline",
+        "PixArtSigmaPipeline",
+    )
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
