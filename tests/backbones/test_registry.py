@@ -12,6 +12,7 @@ from sklearn_difffeat.backbones import (
     locate_backbone,
     release_backbones,
 )
+from sklearn_difffeat.checkpoints import _memory
 
 
 def load(name):
@@ -85,3 +86,11 @@ def test_a_load_that_fails_is_tried_again_by_the_next_thread(monkeypatch):
         == (locate_backbone("mdlm-tiny")[1])
     )
     release_backbones()
+
+
+def test_memory_that_another_load_took_meanwhile_is_noticed(monkeypatch, pass_counter):
+    free = iter([10**12, 1000])
+    monkeypatch.setattr(_memory, "free_memory", lambda: next(free))
+    with pytest.raises(MemoryError, match="of main memory are free"):
+        load("mdlm-tiny")
+    assert pass_counter["loads"] == 0
