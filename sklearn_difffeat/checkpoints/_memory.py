@@ -24,20 +24,15 @@ def free_memory() -> int:
 
 def _cgroup_memory(root: Path) -> int | None:
     """What a container's limit leaves, cached files not counted as used."""
-    for limit, used, cache in (
+    old = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
+    for limit, used, stat in (
         ("memory.max", "memory.current", "memory.stat"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-        ),
+        (*old, "memory/memory.stat"),
     ):
         try:
             left = int((root / limit).read_text()) - int((root / used).read_text())
-            stat = dict(
-                line.split() for line in (root / cache).read_text().splitlines()
-            )
-            return left + int(stat.get("inactive_file", 0))
+            counts = dict(map(str.split, (root / stat).read_text().splitlines()))
+            return left + int(counts.get("inactive_file", 0))
         except (OSError, ValueError):
             continue
     return None
