@@ -16,9 +16,13 @@ from sklearn_difffeat.checkpoints._source import Source
 
 # A hub id, or a folder of the hub's cache.
 META_RELEASE = re.compile(r"(^|[/\\]|--)facebook([/\\]|--)DiT-XL-2-(256|512)($|[/\\])")
-# Of the class that diffusers had for all Transformers when it converted the release;
-# later classes keep this entry when they save such a model again.
+# Of the class that diffusers had for all Transformers when it converted the release
+# (its scripts/convert_dit_to_diffusers.py); later classes keep this entry when they
+# save such a model again.
 LEGACY_CLASS, LEGACY_ENTRY = "Transformer2DModel", "num_vector_embeds"
+# Meta's code (github.com/facebookresearch/DiT, models.py): the i-th of n frequencies is
+# 10000 ** (-i / n), as TimestepEmbedder has it, and this is the epsilon of norm2.
+FREQUENCY_SHIFT, EPSILON = 0, 1e-6
 
 
 class DiTBackbone(DiffusionBackbone):
@@ -58,14 +62,14 @@ class DiTBackbone(DiffusionBackbone):
         assert isinstance(backbone, DiTBackbone)
         if backbone.info.time_embedding == "original":
             for block in backbone.model.transformer_blocks:
-                block.norm1.emb.time_proj.downscale_freq_shift = 0
-                block.norm3.eps = 1e-6
+                block.norm1.emb.time_proj.downscale_freq_shift = FREQUENCY_SHIFT
+                block.norm3.eps = EPSILON
         return backbone
 
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
-        # The row after the last class is what classifier-free guidance drops to.
+        # The row after the last class is what guidance drops to (Meta's LabelEmbedder).
         null_class = torch.full_like(steps, self.model.config.num_embeds_ada_norm)
         return self.model(latents, timestep=steps, class_labels=null_class)
 
@@ -80,5 +84,5 @@ def _comes_from_meta(source: Source) -> bool:
     if any(map(META_RELEASE.search, paths)):
         return True
     legacy = config.get("_class_name") == LEGACY_CLASS or LEGACY_ENTRY in config
-    # All of the release learn a variance beside each channel.
+    # All of the release learn a variance beside each channel (learn_sigma).
     return legacy and config.get("out_channels") == 2 * config.get("in_channels", 4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import PixArtTransformer2DModel
 
 from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone, without_padding
+from sklearn_difffeat.backbones.dit import DiTBackbone
 
 
 class PixArtBackbone(PromptedBackbone):
@@ -21,17 +22,14 @@ class PixArtBackbone(PromptedBackbone):
     """
 
     model_class = PixArtTransformer2DModel
-    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "PixArtAlphaPipeline",
+        "PixArtSigmaPipeline",
+    )
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Shape(
-            widths=(width,) * (config["num_layers"] + 1),
-            channels=config["in_channels"],
-            sample_size=config["sample_size"],
-            step=config["patch_size"],
-        )
+        return DiTBackbone.shape(config)
 
     @classmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
@@ -49,6 +47,8 @@ class PixArtBackbone(PromptedBackbone):
     ) -> Any:
         size: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
         if self.model.use_additional_conditions:
+            # Height and width in pixels, and the ratio of the two (img_hw, aspect_ratio
+            # in PixArtMS.py of github.com/PixArt-alpha/PixArt-alpha).
             n_rows, _, height, width = latents.shape
             pixels = latents.new_tensor([height, width]) * self.codec.factor
             size["resolution"] = pixels.repeat(n_rows, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from diffusers import SD3Transformer2DModel
 
 from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
+from sklearn_difffeat.backbones.dit import DiTBackbone
 
 
 class SD3Backbone(PromptedBackbone):
@@ -21,14 +23,8 @@ class SD3Backbone(PromptedBackbone):
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Shape(
-            widths=(width,) * (config["num_layers"] + 1),
-            channels=config["in_channels"],
-            sample_size=config["sample_size"],
-            step=config["patch_size"],
-            largest=config["pos_embed_max_size"] * config["patch_size"],
-        )
+        largest = config["pos_embed_max_size"] * config["patch_size"]
+        return replace(DiTBackbone.shape(config), largest=largest)
 
     @classmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:

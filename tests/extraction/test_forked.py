@@ -199,6 +199,21 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
             transformer.transform(X)
         assert release_backbones() == 1
 
+    for turn in list(_registry._turns.values()):
+        with HeldByAnotherThread(turn):
+            in_fork(child)
+
+
+def test_no_lock_of_the_loaded_models_is_held_in_a_forked_process(cells, monkeypatch):
+    X = list(cells("text", 2))
+    transformer = TextDiffusionFeatureTransformer().fit(X)
+    expected = transformer.transform(X)
+    monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
+
+    def child():
+        np.testing.assert_allclose(transformer.transform(X), expected, **ALIKE)
+        assert release_backbones() == 1
+
     with HeldByAnotherThread(_registry._lock):
         in_fork(child)
 
