@@ -66,10 +66,11 @@ class Job:
 
     def passes(self, store: FeatureStore | None) -> list[Pass]:
         """Return the passes that every row needs."""
+        poolings = self.plan.poolings
         settings = {
             "kind": "features",
             "seed": self.plan.seed,
-            "pooling": self.plan.pooling,
+            "pooling": poolings[0] if len(poolings) == 1 else poolings,
         }
         if self.plan.prompt:
             settings["prompt"] = self.plan.prompt
