@@ -190,12 +190,12 @@ class Backbone(ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.stages[0].parameters()).device
+        return next(self.stages[-1].parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' floating type."""
-        return next(self.stages[0].parameters()).dtype
+        return next(self.stages[-1].parameters()).dtype
 
     @classmethod
     @abstractmethod
