@@ -58,6 +58,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "backbone": [str, os.PathLike],
         "revision": [str, None],
+        "norm": [StrOptions({"auto", "l2"}), None],
         "n_draws": [Interval(numbers.Integral, 1, None, closed="left")],
         "batch_size": [
             StrOptions({"auto"}),
@@ -131,6 +132,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self.block_ = _as_given(self._or_auto("block", info), plan.blocks)
         self.timestep_ = _as_given(self._or_auto("timestep", info), plan.timesteps)
         self.pooling_ = _as_given(self._or_auto("pooling", info), plan.poolings)
+        self.norm_ = plan.norm
         self.n_features_out_ = plan.n_features(info.width_of)
         self.revision_ = info.revision
         self._plan, self._info = plan, info
@@ -265,6 +267,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             reader=self._reader(info),
             plan=plan,
             blocks=tuple(blocks),
+            widths=tuple(map(info.width_of, plan.blocks)),
             batch_size=None if self.batch_size == "auto" else int(self.batch_size),
             unreadable=self.unreadable,
         )
@@ -334,6 +337,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             poolings=without_repeats("pooling", pooling, poolings),
             n_draws=int(self.n_draws),
             seed=int(self.random_state),
+            norm=self._or_auto("norm", info),
         )
 
     def _or_auto(self, name: str, info: BackboneInfo) -> Any:

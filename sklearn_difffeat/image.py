@@ -45,6 +45,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     pooling : "auto", "mean", "max", ("grid", k) or list of them, default="auto"
         Over all tokens, or the mean in each of k x k cells of the picture; a list
         concatenates, from one pass. "auto" as for the block, else "mean".
+    norm : {"auto", "l2"} or None, default="auto"
+        "l2" scales what each pooling gives at each block and timestep to unit length,
+        so that it tells by its direction alone. "auto" as for the block, else None.
     n_draws : int, default=1
         Noise draws averaged.
     cache : True, str or path, default=None
@@ -84,6 +87,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     block_, timestep_ : int or list of int
         Resolved numbers.
     pooling_ : str, tuple or list of them
+    norm_ : str or None
     n_blocks_, n_timesteps_, n_features_out_ : int
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again before extraction.
@@ -140,6 +144,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         block: int | str | Sequence[int | str] = "auto",
         timestep: int | str | Sequence[int | str] = "auto",
         pooling: str | tuple[str, int] | Sequence[str | tuple[str, int]] = "auto",
+        norm: str | None = "auto",
         n_draws: int = 1,
         cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
@@ -160,6 +165,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.block = block
         self.timestep = timestep
         self.pooling = pooling
+        self.norm = norm
         self.n_draws = n_draws
         self.cache = cache
         self.batch_size = batch_size

@@ -43,6 +43,9 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     pooling : "auto", {"mean", "max"} or list of them, default="auto"
         Over the real tokens; padding and special tokens are ignored. A list
         concatenates, from one pass. "auto" as for the block, else "mean".
+    norm : {"auto", "l2"} or None, default="auto"
+        "l2" scales what each pooling gives at each block and timestep to unit length,
+        so that it tells by its direction alone. "auto" as for the block, else None.
     n_draws : int, default=1
         Draws of the mask averaged.
     cache : True, str or path, default=None
@@ -79,6 +82,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     block_, timestep_ : int or list of int
         Resolved numbers.
     pooling_ : str or list of str
+    norm_ : str or None
     n_blocks_, n_timesteps_, n_features_out_ : int
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again before extraction.
@@ -119,6 +123,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         block: int | str | Sequence[int | str] = "auto",
         timestep: int | str | Sequence[int | str] = "auto",
         pooling: str | Sequence[str] = "auto",
+        norm: str | None = "auto",
         n_draws: int = 1,
         cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
@@ -138,6 +143,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.block = block
         self.timestep = timestep
         self.pooling = pooling
+        self.norm = norm
         self.n_draws = n_draws
         self.cache = cache
         self.batch_size = batch_size

@@ -8,12 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reading:
-    """The block, timestep and pooling that ``"auto"`` stands for.
+    """The block, timestep, pooling and norm that ``"auto"`` stands for.
 
     Attributes
     ----------
     block, timestep, pooling : int, str, tuple or list of them
         As a transformer takes them.
+    norm : "l2" or None
     source : str
         Who found it, and on what.
 
@@ -27,20 +28,22 @@ class Reading:
     block: Any
     timestep: Any
     pooling: Any
+    norm: str | None
     source: str
 
 
 PRIORS = {
     "image": Reading(
-        "middle", "middle", "mean", "prior of Diff-Feat (arXiv 2509.15553)"
+        "middle", "middle", "mean", None, "prior of Diff-Feat (arXiv 2509.15553)"
     ),
-    "text": Reading("last", 0, "mean", "prior of Diff-Feat (arXiv 2509.15553)"),
+    "text": Reading("last", 0, "mean", None, "prior of Diff-Feat (arXiv 2509.15553)"),
 }
 
 DIT_XL = Reading(
     12,
     121,
     "mean",
+    None,
     'block: "Layer 12" of 28, Diff-Feat (arXiv 2509.15553), best across its data sets; '
     "timestep: DDAE (arXiv 2303.09769), for CIFAR",
 )
@@ -49,6 +52,7 @@ SD_2_1 = Reading(
     7,
     261,
     "mean",
+    None,
     "DIFT (arXiv 2306.03881), up_ft_index 1, for matching; it averages 8 draws",
 )
 

@@ -39,6 +39,8 @@ class Job:
     plan : Plan
     blocks : tuple of int
         The blocks to hand over of each pass.
+    widths : tuple of int
+        Channels of the plan's blocks.
     batch_size : int or None
         None finds it.
     unreadable : {"error", "nan"}
@@ -52,6 +54,7 @@ class Job:
     reader: Reader
     plan: Plan
     blocks: tuple[int, ...]
+    widths: tuple[int, ...]
     batch_size: int | None
     unreadable: str
 

@@ -17,8 +17,8 @@ class Plan:
     """What to extract from a backbone, in the order of the output's columns.
 
     Columns run over blocks, within a block over timesteps, within a timestep over the
-    poolings and their channels. ``prompt`` is for models that are conditioned on a
-    text.
+    poolings and their channels. ``norm`` is what pooled states are scaled to at the
+    end; ``prompt`` is for models that are conditioned on a text.
     """
 
     blocks: tuple[int, ...]
@@ -26,6 +26,7 @@ class Plan:
     poolings: tuple[str | tuple[str, int], ...]
     n_draws: int
     seed: int
+    norm: str | None = None
     prompt: str = ""
 
     @property
@@ -39,8 +40,12 @@ class Plan:
 
     def n_pooled(self, width: int) -> int:
         """Channels that pooling leaves of one hidden state."""
-        cells = [1 if isinstance(one, str) else one[1] ** 2 for one in self.poolings]
-        return width * sum(cells)
+        return sum(self.shares(width))
+
+    def shares(self, width: int) -> list[int]:
+        """Channels that each pooling leaves of one hidden state."""
+        cells = (1 if isinstance(one, str) else one[1] ** 2 for one in self.poolings)
+        return [width * count for count in cells]
 
     def n_features(self, width_of: Callable[[int], int]) -> int:
         """Columns of the output, for the channels of each block."""
