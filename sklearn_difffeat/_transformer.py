@@ -16,7 +16,12 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_difffeat.extraction._plan import Plan, resolve_blocks, resolve_timesteps
+from sklearn_difffeat.extraction._plan import (
+    Plan,
+    resolve_blocks,
+    resolve_timesteps,
+    without_repeats,
+)
 from sklearn_difffeat.inputs._column import Column
 from sklearn_difffeat.inputs._reader import Reader
 from sklearn_difffeat.modalities._array import ModalityArray
@@ -53,6 +58,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "backbone": [str, os.PathLike],
         "revision": [str, None],
+        "norm": [StrOptions({"auto", "l2"}), None],
         "n_draws": [Interval(numbers.Integral, 1, None, closed="left")],
         "batch_size": [
             StrOptions({"auto"}),
@@ -71,12 +77,14 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     }
 
     @abstractmethod
-    def _check_input_size(self, info: BackboneInfo) -> None:
+    def _check_input_size(
+        self, info: BackboneInfo, poolings: Sequence[str | tuple[str, int]]
+    ) -> None:
         """Raise ValueError when the backbone cannot take the input size asked for."""
 
     @abstractmethod
-    def _check_pooling(self) -> str | tuple[str, int]:
-        """Return the validated pooling."""
+    def _check_pooling(self, pooling: Any) -> str | tuple[str, int]:
+        """Return one validated pooling."""
 
     @abstractmethod
     def _reader(self, info: BackboneInfo) -> Reader:
@@ -118,12 +126,13 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self._column(X)
         _, info = self._locate(self._hub_options())
         plan = self._plan_for(info, self.block, self.timestep)
-        blocks, timesteps = plan.blocks, plan.timesteps
         self.n_blocks_ = info.n_blocks
         self.n_timesteps_ = info.n_timesteps
         self.backbone_fingerprint_ = info.fingerprint
-        self.block_ = blocks[0] if _is_scalar(self.block) else list(blocks)
-        self.timestep_ = timesteps[0] if _is_scalar(self.timestep) else list(timesteps)
+        self.block_ = _as_given(self._or_auto("block", info), plan.blocks)
+        self.timestep_ = _as_given(self._or_auto("timestep", info), plan.timesteps)
+        self.pooling_ = _as_given(self._or_auto("pooling", info), plan.poolings)
+        self.norm_ = plan.norm
         self.n_features_out_ = plan.n_features(info.width_of)
         self.revision_ = info.revision
         self._plan, self._info = plan, info
@@ -258,6 +267,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             reader=self._reader(info),
             plan=plan,
             blocks=tuple(blocks),
+            widths=tuple(map(info.width_of, plan.blocks)),
             batch_size=None if self.batch_size == "auto" else int(self.batch_size),
             unreadable=self.unreadable,
         )
@@ -314,14 +324,26 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return source, info
 
     def _plan_for(self, info: BackboneInfo, block: Any, timestep: Any) -> Plan:
-        self._check_input_size(info)
+        pooling = self._or_auto("pooling", info)
+        poolings = tuple(map(self._check_pooling, _as_list_of_poolings(pooling)))
+        self._check_input_size(info, poolings)
+        if _is_auto(block):
+            block = info.reading.block
+        if _is_auto(timestep):
+            timestep = info.reading.timestep
         return Plan(
             blocks=resolve_blocks(block, info.n_blocks, info.name),
             timesteps=resolve_timesteps(timestep, info.n_timesteps, info.name),
-            pooling=self._check_pooling(),
+            poolings=without_repeats("pooling", pooling, poolings),
             n_draws=int(self.n_draws),
             seed=int(self.random_state),
+            norm=self._or_auto("norm", info),
         )
+
+    def _or_auto(self, name: str, info: BackboneInfo) -> Any:
+        """Return a parameter, or what is recommended for the backbone."""
+        value = getattr(self, name)
+        return getattr(info.reading, name) if _is_auto(value) else value
 
     def _hub_options(self) -> dict[str, Any]:
         return {
@@ -344,5 +366,24 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _is_scalar(value: Any) -> bool:
-    return np.ndim(value) == 0
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _as_given(value: Any, found: tuple[Any, ...]) -> Any:
+    """Return what was found for one value as one, for a list of them as a list."""
+    is_one = isinstance(value, (str, numbers.Integral)) or _is_grid(value)
+    return found[0] if is_one else list(found)
+
+
+def _is_grid(pooling: Any) -> bool:
+    is_pair = isinstance(pooling, (tuple, list)) and len(pooling) == 2
+    return is_pair and pooling[0] == "grid" and not isinstance(pooling[1], (str, tuple))
+
+
+def _as_list_of_poolings(pooling: Any) -> list[Any]:
+    if not isinstance(pooling, (list, tuple)) or _is_grid(pooling):
+        return [pooling]
+    if not pooling:
+        raise ValueError(f"pooling={pooling!r} is an empty list; name at least one.")
+    return list(pooling)

@@ -15,6 +15,7 @@ import torch
 
 from sklearn_difffeat.backbones._noise import gaussian_noise, hide_tokens
 from sklearn_difffeat.backbones._pooling import pool_image_tokens, pool_text_tokens
+from sklearn_difffeat.backbones._readings import Reading, reading_of
 
 if TYPE_CHECKING:
     from sklearn_difffeat.checkpoints._source import Source
@@ -95,6 +96,11 @@ class BackboneInfo:
     max_input_size: int | None = None
     takes_prompt: bool = False
     time_embedding: str | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """What ``"auto"`` stands for, and who found it."""
+        return reading_of(self.name, self.modality)
 
     def width_of(self, block: int) -> int:
         """Return the channels of one block's hidden states."""
@@ -184,12 +190,12 @@ class Backbone(ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.stages[0].parameters()).device
+        return next(self.stages[-1].parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' floating type."""
-        return next(self.stages[0].parameters()).dtype
+        return next(self.stages[-1].parameters()).dtype
 
     @classmethod
     @abstractmethod

@@ -56,11 +56,14 @@ class DiffusionBackbone(ImageBackbone):
         Where the model's weights lie.
     flow : bool
         Whether it was trained by flow matching; DDPM's noise otherwise.
+    reads_encoder : bool
+        Whether block 0 is the encoder's own map, where it has one that is worth it.
     """
 
     model_class: ClassVar[Any]
     folder: ClassVar[str] = "transformer"
     flow: ClassVar[bool] = False
+    reads_encoder: ClassVar[bool] = False
 
     def __init__(
         self, info: BackboneInfo, model: Any, codec: LatentCodec, noising: Noising
@@ -108,22 +111,25 @@ class DiffusionBackbone(ImageBackbone):
                 f"{made}; use a text-to-image or class-conditional model with its own "
                 "vae/."
             )
-        largest = shape.largest
-        uniform = len(set(shape.widths)) == 1
+        sides = [codec.largest, shape.largest and shape.largest * codec.factor]
+        largest = min((side for side in sides if side is not None), default=None)
+        widths = shape.widths
+        if cls.reads_encoder and codec.own_width is not None:
+            widths = (codec.own_width, *widths[1:])
         return BackboneInfo(
             name=source.name,
             family=cls.model_class.__name__,
             modality="image",
-            n_blocks=len(shape.widths) - 1,
-            width=max(shape.widths),
+            n_blocks=len(widths) - 1,
+            width=max(widths),
             n_timesteps=noising.n_timesteps,
             input_size=shape.sample_size * codec.factor,
             input_step=shape.step * codec.factor,
             license=source.license,
             size_mb=size_in_mb(source),
             fingerprint=source.fingerprint,
-            widths=None if uniform else shape.widths,
-            max_input_size=None if largest is None else largest * codec.factor,
+            widths=None if len(set(widths)) == 1 else widths,
+            max_input_size=largest,
             takes_prompt=cls.takes_prompt,
         )
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
+from torch import nn
 
 from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
+from sklearn_difffeat.backbones._latents import LatentCodec
+from sklearn_difffeat.backbones._noising import Noising
 from sklearn_difffeat.checkpoints._source import Source
 
 # A hub id, or a folder of the hub's cache.
@@ -35,6 +38,15 @@ class DiTBackbone(DiffusionBackbone):
     """
 
     model_class = DiTTransformer2DModel
+    reads_encoder = True
+
+    def __init__(
+        self, info: BackboneInfo, model: Any, codec: LatentCodec, noising: Noising
+    ) -> None:
+        own_map = codec.own_map()
+        if own_map is not None:
+            model.pos_embed = _ReadFirst(own_map, model.pos_embed)
+        super().__init__(info, model, codec, noising)
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
@@ -48,7 +60,9 @@ class DiTBackbone(DiffusionBackbone):
 
     @classmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.pos_embed, *model.transformer_blocks]
+        embed = model.pos_embed
+        first = embed.own_map if isinstance(embed, _ReadFirst) else embed
+        return [first, *model.transformer_blocks]
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
@@ -66,12 +80,31 @@ class DiTBackbone(DiffusionBackbone):
                 block.norm3.eps = EPSILON
         return backbone
 
+    def hidden_states(self, output: Any) -> torch.Tensor:
+        hidden = super().hidden_states(output)
+        # An encoder's map is not a row of tokens yet.
+        return hidden.flatten(2).mT if hidden.ndim == 4 else hidden
+
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
         # The row after the last class is what guidance drops to (Meta's LabelEmbedder).
         null_class = torch.full_like(steps, self.model.config.num_embeds_ada_norm)
         return self.model(latents, timestep=steps, class_labels=null_class)
+
+
+class _ReadFirst(nn.Module):
+    """Shows an encoder's own map to whoever reads it, and embeds latents as before."""
+
+    def __init__(self, own_map: nn.Module, embed: nn.Module) -> None:
+        super().__init__()
+        self.own_map = own_map
+        self.embed = embed
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.own_map._forward_hooks:
+            self.own_map(latents)
+        return self.embed(latents)
 
 
 def _comes_from_meta(source: Source) -> bool:

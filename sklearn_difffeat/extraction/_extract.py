@@ -71,8 +71,9 @@ def extract(
             rows.errors[repeat] = rows.errors[original]
         elif values is not None:
             values[repeat] = values[original]
-    if values is not None:
-        values[list(rows.errors)] = np.nan
+    if features is not None:
+        features.values[list(rows.errors)] = np.nan
+        features.finish(job.widths)
     return rows
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 
 from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.store._chunk import Pass
 
+ROWS_AT_ONCE = 1024
 # torch works on arrays up to this size in the caller's thread.
 ONE_THREAD = 32768
 
@@ -67,6 +69,24 @@ class Features:
                 self.values[where, columns] += share / n_draws
             else:
                 self.values[where, columns] = share
+
+    def finish(self, widths: Sequence[int]) -> None:
+        """Scale what each pooling gave at each block and timestep to unit length.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Channels of the plan's blocks.
+        """
+        if self.plan.norm is None:
+            return
+        each = [self.plan.shares(width) * len(self.plan.timesteps) for width in widths]
+        ends = np.cumsum([share for shares in each for share in shares])
+        for rows in gen_batches(len(self.values), ROWS_AT_ONCE):
+            for part in np.split(self.values[rows], ends[:-1], axis=1):
+                length = np.linalg.norm(part, axis=1, keepdims=True)
+                # A row of zeros has no direction, and stays.
+                np.divide(part, length, out=part, where=length > 0)
 
 
 def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:

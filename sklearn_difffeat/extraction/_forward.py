@@ -47,7 +47,7 @@ def forward(
     inputs : torch.Tensor or Tokens
         Clean latents of pictures, or tokenized texts.
     plan : Plan
-        Gives the seed, the pooling and the prompt.
+        Gives the seed, the poolings and the prompt.
     timestep, draw : int
     blocks : sequence of int
 
@@ -62,7 +62,8 @@ def forward(
 
     def catch(block: int, module: torch.nn.Module, args: Any, output: Any) -> None:
         hidden = backbone.hidden_states(output)
-        pooled[block] = backbone.pool(hidden, noisy, plan.pooling)
+        shares = [backbone.pool(hidden, noisy, pooling) for pooling in plan.poolings]
+        pooled[block] = torch.cat(shares, dim=1)
         if hidden.dtype == torch.float16:
             pooled[block].masked_fill_(_is_saturated(hidden), math.nan)
         if block == deepest:

@@ -39,6 +39,8 @@ class Job:
     plan : Plan
     blocks : tuple of int
         The blocks to hand over of each pass.
+    widths : tuple of int
+        Channels of the plan's blocks.
     batch_size : int or None
         None finds it.
     unreadable : {"error", "nan"}
@@ -52,6 +54,7 @@ class Job:
     reader: Reader
     plan: Plan
     blocks: tuple[int, ...]
+    widths: tuple[int, ...]
     batch_size: int | None
     unreadable: str
 
@@ -66,10 +69,11 @@ class Job:
 
     def passes(self, store: StoredRows | None) -> list[Pass]:
         """Return the passes that every row needs."""
+        poolings = self.plan.poolings
         settings = {
             "kind": "features",
             "seed": self.plan.seed,
-            "pooling": self.plan.pooling,
+            "pooling": poolings[0] if len(poolings) == 1 else poolings,
         }
         if self.plan.prompt:
             settings["prompt"] = self.plan.prompt

@@ -171,7 +171,7 @@ def masked_ids(tiny, monkeypatch, texts, timestep, *, max_length=128, seed=0, dr
         seen = Recorder(tiny, patch)
         reader = TextReader(max_length)
         inputs = reader.prepare(tiny, reader.read(texts)).inputs
-        plan = Plan((0,), (timestep,), "mean", draw + 1, seed)
+        plan = Plan((0,), (timestep,), ("mean",), draw + 1, seed)
         forward(tiny, inputs, plan, timestep, draw, [0])
     return seen.ids
 
