@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from scipy.sparse import issparse
 
 if TYPE_CHECKING:
     from sklearn_difffeat.inputs._reader import Reader
@@ -137,6 +138,8 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
     ValueError
         When X is empty or has more than one column.
     """
+    if issparse(X):
+        raise TypeError(f"X is a sparse {type(X).__name__}; pass {KINDS}.")
     if isinstance(X, (str, bytes, dict)) or hasattr(X, "getbands"):
         raise TypeError(
             f"X is a single {type(X).__name__}, not a column of cells; wrap it in a "
@@ -172,7 +175,7 @@ def _is_lazy_sequence(X: Any) -> bool:
     """Whether X makes its cells when they are asked for, as a ``datasets.Column``."""
     not_cells = (Mapping, bytearray, memoryview, range)
     has_items = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    return has_items and not isinstance(X, not_cells) and not hasattr(X, "todense")
+    return has_items and not isinstance(X, not_cells)
 
 
 def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
