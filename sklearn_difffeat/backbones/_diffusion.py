@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from sklearn_difffeat.backbones._base import BackboneInfo, ImageBackbone
+from sklearn_difffeat.backbones._base import ImageBackbone
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
 from sklearn_difffeat.checkpoints._parts import load_part, read_part

@@ -12,8 +12,8 @@ import torch
 import transformers
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
-from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._surroundings import while_reading
 from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.checkpoints._parts import read_part

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sklearn_difffeat._process import hold_during_fork, refuse_inherited_gpu, uses_torch
-from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.checkpoints._memory import check_memory, release_device_memory
 from sklearn_difffeat.checkpoints._source import (
@@ -27,6 +27,8 @@ from sklearn_difffeat.checkpoints._weights import check_weights, fetch
 
 if TYPE_CHECKING:
     import torch
+
+    from sklearn_difffeat.backbones._base import Backbone
 
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {

@@ -17,7 +17,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
 
-from sklearn_difffeat.backbones._base import BackboneInfo
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._tokenized import (
     N_TIMESTEPS,
     TokenizedBackbone,

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from sklearn_difffeat.backbones._base import BackboneInfo, TextBackbone, Tokens
+from sklearn_difffeat.backbones._base import TextBackbone, Tokens
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._plain_text import PlainTextTokenizer
 from sklearn_difffeat.checkpoints._source import Source
 

@@ -11,8 +11,8 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
 from sklearn_difffeat.checkpoints._source import Source

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from sklearn_difffeat.backbones._base import BackboneInfo, Tokens
+from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._remote import describe_text
 from sklearn_difffeat.backbones._tokenized import TokenizedBackbone, number
 from sklearn_difffeat.checkpoints._parts import settle

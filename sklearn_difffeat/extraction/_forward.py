@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones import Backbone
+from sklearn_difffeat.backbones._base import Backbone
 from sklearn_difffeat.backbones._surroundings import plain_torch
 from sklearn_difffeat.extraction._plan import Plan
 

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones import Backbone, load_backbone
+from sklearn_difffeat.backbones import load_backbone
+from sklearn_difffeat.backbones._base import Backbone
 from sklearn_difffeat.checkpoints._source import Source
 from sklearn_difffeat.extraction._batches import BatchSizer
 from sklearn_difffeat.extraction._plan import Plan

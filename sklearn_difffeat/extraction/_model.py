@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones import Backbone
+from sklearn_difffeat.backbones._base import Backbone
 from sklearn_difffeat.checkpoints._memory import release_device_memory
 from sklearn_difffeat.extraction._batches import Batch, BatchSizer, is_out_of_memory
 from sklearn_difffeat.extraction._forward import encode, forward

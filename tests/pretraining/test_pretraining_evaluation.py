@@ -1,7 +1,5 @@
 """The evaluation: what is chosen on which rows, and what it prints."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,8 +120,9 @@ def few(monkeypatch):
 
     monkeypatch.setattr(evaluation, "load_openclipart", load)
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
-    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0], "text": [0]})
-    monkeypatch.setattr(reading, "READINGS", {"image": [], "text": []})
+    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0, 90], "text": [0, 90]})
+    for name in ("POOLINGS", "BLOCKS"):
+        monkeypatch.setattr(evaluation, name, [])
     monkeypatch.setattr(evaluation, "GRID", {"C": [0.03]})
     plain = {"C": [3.0], "standardize": [False]}
     monkeypatch.setattr(evaluation, "PIXEL_GRID", plain)
@@ -138,7 +137,11 @@ def test_the_table_holds_each_method_on_each_draw(few, capsys, tmp_path):
     table = evaluation.evaluate_openclipart(EMBEDDED, out=tmp_path)
     assert list(table.index) == [
         "raw pixels", "TF-IDF words", "TF-IDF characters",
-        "diffusion, image", "diffusion, text", "diffusion, fused",
+        *(f"{kind}, {name}" for kind in EMBEDDED for name in (
+            "block 0, noise-free", "best single block", "best with noise",
+            "best reading", "default",
+        )),
+        "fused, best reading", "fused, default",
     ]  # fmt: skip
     draws = table.filter(like="draw ")
     assert draws.shape[1] == N_DRAWS
@@ -160,28 +163,32 @@ def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
     cells = bunch.data["text"]
     transformer = reading.TRANSFORMERS["text"](cache=True)
     places = reading.map_places(contest, transformer, cells, "text")
-    assert places.shape == (7, 1)
-    Z = reading.read(transformer, {"block": 4, "timestep": 0}, cells, contest.train)
+    assert places.shape == (7, 2)
+    place = {"block": 4, "timestep": 0, "pooling": "mean", "norm": None}
+    Z = reading.read(transformer, place, cells, contest.train)
     alone = contest.cross_validate(frozen(Z), reading.PLACE_HEAD)
     assert places.loc[4, 0] == pytest.approx(alone, abs=1e-6)
     harmful = {"max_length": 3}
-    harmless = {"pooling": ["mean", "mean"]}
-    scores = iter([0.0, 1.0])
+    harmless = {"pooling": ["mean", "max"]}
+    scores = iter([0.5, 0.0, 1.0])
     monkeypatch.setattr(contest, "choose_head", lambda *options: ({}, next(scores)))
-    monkeypatch.setattr(reading, "READINGS", {"text": [harmful, harmless]})
-    chosen = reading.choose_reading(contest, transformer, cells, "text", places)
-    best = {"block": int(places[0].idxmax()), "timestep": 0}
-    assert chosen == best | harmless
+    chosen, score = reading.choose_reading(
+        contest, transformer, cells, (4, 0), [harmful, harmless]
+    )
+    place = {"block": 4, "timestep": 0, "norm": None}
+    assert chosen == place | harmless
+    assert score == 1.0
 
 
 def test_readings_stay_within_the_blocks_that_there_are():
     places = [(block, 8) for block in range(9)]
-    for change in filter(callable, itertools.chain(*reading.READINGS.values())):
+    for change in reading.BLOCKS:
         for block, last in places:
             blocks = change(block, last)["block"]
-            assert block in blocks and set(blocks) <= set(range(last + 1))
-    assert reading._neighbours(6, 8) == {"block": [4, 6, 7]}
-    assert reading._neighbours(8, 8) == {"block": [6, 8]}
+            assert 0 in blocks and set(blocks) <= set(range(last + 1))
+            assert blocks == sorted(set(blocks))
+    assert reading._two_below(6, 8) == {"block": [0, 4, 6]}
+    assert reading._halfway(1, 8) == {"block": [0, 1]}
 
 
 def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
