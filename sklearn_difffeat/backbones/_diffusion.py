@@ -77,14 +77,20 @@ class DiffusionBackbone(ImageBackbone):
         self.latent_channels = codec.channels
 
     @classmethod
-    @abstractmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        """Read sizes from the model's configuration."""
+        """Read sizes from the model's configuration; by default as DiT names them."""
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return Shape(
+            widths=(width,) * (config["num_layers"] + 1),
+            channels=config["in_channels"],
+            sample_size=config["sample_size"],
+            step=config["patch_size"],
+        )
 
     @classmethod
-    @abstractmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
         """List the module that embeds the tokens, and the blocks in their order."""
+        return [model.pos_embed, *model.transformer_blocks]
 
     @abstractmethod
     def call(

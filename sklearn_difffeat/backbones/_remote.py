@@ -19,8 +19,8 @@ from transformers.modeling_utils import local_torch_dtype
 
 from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._tokenized import (
-    N_TIMESTEPS,
     TokenizedBackbone,
+    describe_text,
     number,
 )
 from sklearn_difffeat.checkpoints._source import (
@@ -29,29 +29,9 @@ from sklearn_difffeat.checkpoints._source import (
     check_trusted,
     locate,
 )
-from sklearn_difffeat.checkpoints._weights import fetch_small, size_in_mb, weight_files
+from sklearn_difffeat.checkpoints._weights import fetch_small, weight_files
 
 AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
-
-
-def describe_text(
-    source: Source, n_blocks: int, width: int, n_positions: int
-) -> BackboneInfo:
-    """Say of a model in the layout of transformers what all text families say alike."""
-    config = source.read_json("config.json") or {}
-    return BackboneInfo(
-        name=source.name,
-        family=(config.get("architectures") or [config["model_type"]])[0],
-        modality="text",
-        n_blocks=n_blocks,
-        width=width,
-        n_timesteps=N_TIMESTEPS,
-        input_size=n_positions,
-        input_step=1,
-        license=source.license,
-        size_mb=size_in_mb(source),
-        fingerprint=source.fingerprint,
-    )
 
 
 class Tied(NamedTuple):

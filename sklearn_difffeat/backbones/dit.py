@@ -11,7 +11,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
+from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
 from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
@@ -47,16 +47,6 @@ class DiTBackbone(DiffusionBackbone):
         if own_map is not None:
             model.pos_embed = _ReadFirst(own_map, model.pos_embed)
         super().__init__(info, model, codec, noising)
-
-    @classmethod
-    def shape(cls, config: dict[str, Any]) -> Shape:
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Shape(
-            widths=(width,) * (config["num_layers"] + 1),
-            channels=config["in_channels"],
-            sample_size=config["sample_size"],
-            step=config["patch_size"],
-        )
 
     @classmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:

@@ -14,8 +14,11 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from sklearn_difffeat.backbones._base import Tokens
 from sklearn_difffeat.backbones._info import BackboneInfo
-from sklearn_difffeat.backbones._remote import describe_text
-from sklearn_difffeat.backbones._tokenized import TokenizedBackbone, number
+from sklearn_difffeat.backbones._tokenized import (
+    TokenizedBackbone,
+    describe_text,
+    number,
+)
 from sklearn_difffeat.checkpoints._parts import settle
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone, without_padding
-from sklearn_difffeat.backbones.dit import DiTBackbone
 
 
 class PixArtBackbone(PromptedBackbone):
@@ -26,14 +23,6 @@ class PixArtBackbone(PromptedBackbone):
         "PixArtAlphaPipeline",
         "PixArtSigmaPipeline",
     )
-
-    @classmethod
-    def shape(cls, config: dict[str, Any]) -> Shape:
-        return DiTBackbone.shape(config)
-
-    @classmethod
-    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.pos_embed, *model.transformer_blocks]
 
     @classmethod
     def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ from diffusers import SD3Transformer2DModel
 
 from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
-from sklearn_difffeat.backbones.dit import DiTBackbone
 
 
 class SD3Backbone(PromptedBackbone):
@@ -24,11 +22,7 @@ class SD3Backbone(PromptedBackbone):
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
         largest = config["pos_embed_max_size"] * config["patch_size"]
-        return replace(DiTBackbone.shape(config), largest=largest)
-
-    @classmethod
-    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.pos_embed, *model.transformer_blocks]
+        return replace(super().shape(config), largest=largest)
 
     @classmethod
     def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:

@@ -106,7 +106,7 @@ class Source:
     @property
     def license(self) -> str | None:
         """The licence in the model card's metadata, by its own name if it has one."""
-        import yaml  # type: ignore[import-untyped]
+        import yaml
         from huggingface_hub import metadata_load
 
         card = self.find("README.md")
