@@ -119,7 +119,7 @@ class Extraction:
     ) -> None:
         self.job, self.rows, self.store = job, rows, store
         self.features, self.on_done = features, on_done
-        self.passes = job.passes(store)
+        self.passes = job.passes
         self.keeps = receive is None
         self.model = Model(job, rows, self.passes, store, receive or self.keep)
         self.repeats: dict[int, int] = {}

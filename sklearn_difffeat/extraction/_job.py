@@ -68,8 +68,9 @@ class Job:
             prompt=self.plan.prompt,
         )
 
-    def passes(self, store: StoredRows | None) -> list[Pass]:
-        """Return the passes that every row needs."""
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes that every row needs."""
         poolings = self.plan.poolings
         settings = {
             "kind": "features",
@@ -78,12 +79,13 @@ class Job:
         }
         if self.plan.prompt:
             settings["prompt"] = self.plan.prompt
-        space = "" if store is None else store.space(self._key | settings)
+        space = StoredRows.space(self._key | settings)
         return [Pass(space, *one) for one in self.plan.passes]
 
-    def latents(self, store: StoredRows) -> Pass:
-        """Return where the latents of pictures are kept."""
-        return Pass(store.space(self._key | {"kind": "latents"}), LATENTS, 0)
+    @property
+    def latents(self) -> Pass:
+        """Where the latents of pictures are kept."""
+        return Pass(StoredRows.space(self._key | {"kind": "latents"}), LATENTS, 0)
 
     @property
     def _key(self) -> dict[str, Any]:

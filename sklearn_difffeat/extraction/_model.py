@@ -70,7 +70,7 @@ class Model:
         """Where the latents of pictures are kept, if they are worth it."""
         if self.store is None or not self.backbone.has_encoder:
             return None
-        return self.job.latents(self.store)
+        return self.job.latents
 
     def batch_size(self, batch: Batch) -> int:
         """Return how many rows like the first of a batch the model takes."""
@@ -109,9 +109,7 @@ class Model:
             return None
         digests = self.rows.digests_of(batch.rows)
         _, truncated = self.store.find(self.latents, digests, 0)
-        lasting = np.ones(len(places), dtype=bool)
-        latents = self.backbone.latents_of(found)
-        return Prepared(latents, truncated, lasting, encoded=True)
+        return Prepared(self.backbone.latents_of(found), truncated, encoded=True)
 
     def compute(self, batch: Batch, prepared: Prepared) -> None:
         """Run what the rows of a batch need; where memory runs out, in halves.

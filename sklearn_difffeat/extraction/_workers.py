@@ -48,8 +48,7 @@ def share_out(extraction: Extraction, run_piece: RunPiece, n_jobs: int | None) -
         for number, (received, done) in enumerate(_parallel(n_jobs)(tasks())):
             piece = sent[number]
             for at, column, chunk in received:
-                mine = replace(chunk, one=extraction.passes[column])
-                extraction.keep(piece[at], column, mine)
+                extraction.keep(piece[at], column, chunk)
                 rows.needed[piece[at], column] = False
             rows.truncated[piece] |= done.truncated
             rows.overflowed[piece] |= done.overflowed

@@ -88,7 +88,7 @@ class ImageReader(Reader):
                 pixels[at], black[at] = value
             except (OSError, ValueError, TypeError) as error:
                 errors[at] = error
-        return Prepared(pixels, black, np.ones(count, dtype=bool), errors)
+        return Prepared(pixels, black, errors)
 
     def portable(self, cell: Any) -> Any:
         path = path_of(cell)

@@ -44,8 +44,6 @@ class Prepared:
         Pixels (n, size, size, 3), uint8, latents, or tokenized texts.
     truncated : ndarray of shape (n,), bool
         True where the reader warns of the input: a text was cut, a picture is black.
-    lasting : ndarray of shape (n,), bool
-        False where a cell's content is no longer the one that was looked up.
     errors : dict of int to Exception
         Why rows have no input after all, by their position in the batch.
     encoded : bool
@@ -54,15 +52,11 @@ class Prepared:
 
     inputs: Any
     truncated: np.ndarray
-    lasting: np.ndarray
     errors: dict[int, Exception] = field(default_factory=dict)
     encoded: bool = False
 
     def __getitem__(self, at: slice | np.ndarray) -> Prepared:
-        inputs, truncated, lasting = (
-            one[at] for one in (self.inputs, self.truncated, self.lasting)
-        )
-        return Prepared(inputs, truncated, lasting, encoded=self.encoded)
+        return Prepared(self.inputs[at], self.truncated[at], encoded=self.encoded)
 
 
 class Reader(ABC):

@@ -75,7 +75,7 @@ class TextReader(Reader):
         tokens.keys = text_keys([content.digest for content in contents])
         truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
-        return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))
+        return Prepared(tokens, truncated)
 
     def order(self, cells: Cells) -> np.ndarray:
         # Texts of one length share a batch, so that little of it is padding.
