@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from transformers import BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from sklearn_difffeat.pretraining.export import export
 from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
+from sklearn_difffeat.pretraining.text_card import write_text_card
+from sklearn_difffeat.pretraining.text_corpus import read_texts
 from sklearn_difffeat.pretraining.texts import Packed, Texts, hide_words
 
 # Positions that all-MiniLM-L6-v2 was trained with, of 512.
@@ -182,12 +184,14 @@ def pretrain_text(
 ) -> Path:
     """Train or resume, and export to ``out/export`` in the hub's layout.
 
+    ``out/head/export`` is the model before adaptation: the encoder with its new head.
+
     Parameters
     ----------
     corpus : path
         Folder of ``texts.jsonl``.
     out : path
-        Folder of the run, and with ``head/`` of that of the head before it.
+        Folder of the run.
     schedule : Schedule
         Its batch size counts rows of ``ROW_TOKENS`` tokens.
     encoder : path, optional
@@ -239,7 +243,12 @@ def pretrain_text(
 
         return losses_of
 
-    recipe = {"align": align, "clean_share": clean_share, "diffusion": diffusion}
+    recipe = {
+        "align": align,
+        "clean_share": clean_share,
+        "diffusion": diffusion,
+        "head_steps": head_steps,
+    }
     first = replace(
         schedule,
         steps=head_steps,
@@ -249,14 +258,20 @@ def pretrain_text(
         ema_decay=0.9,
         weight_decay=0.0,
     )
-    for student, share, plan, folder in (
-        (Student(model, blocks=False), 0.0, first, out / "head"),
-        (Student(model, blocks=True), clean_share, schedule, out),
+    for blocks, share, plan, folder in (
+        (False, 0.0, first, out / "head"),
+        (True, clean_share, schedule, out),
     ):
+        student = Student(model, blocks=blocks)
         averaged = copy.deepcopy(student).requires_grad_(False)
-        train(losses_with(student, share), student, averaged, plan, folder, recipe)
+        log = train(
+            losses_with(student, share), student, averaged, plan, folder, recipe
+        )
         student.load_state_dict(averaged.state_dict())
-    return export(out, {"": model.eval(), "tokenizer": read_tokenizer(encoder)})
+        final = export(folder, {"": model, "tokenizer": read_tokenizer(encoder)})
+        records, facts = read_texts(corpus), asdict(plan) | recipe
+        write_text_card(final, records, model.config.to_dict(), facts, log)
+    return final
 
 
 def draw_rates(

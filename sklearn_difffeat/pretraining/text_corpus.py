@@ -2,8 +2,8 @@
 
 Titles of drawings are short and few sentences describe them, so most texts are names:
 of WordNet's synonym sets, of emoji and icons, and titles put together from WordNet's
-words. Nothing of OpenClipart enters: no title and no description of any drawing, nor
-the same words found elsewhere.
+words. No text of the bundled data set enters, of neither part, nor the same words
+found elsewhere.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sklearn_difffeat.datasets._clipart import iter_drawings
+from sklearn_difffeat.datasets import load_openclipart
 
 SEED = 0
 N_TEXTS = 24_000
+N_HELD = 40  # texts of each source that has so many left, kept to judge by
 # Of the texts of a corpus, and of those of a batch. Long ones are slow to read.
 SHARES = {
     "icon names": 0.16,
@@ -132,7 +133,6 @@ def _brown(folder: str | Path) -> Found:
 def pack_texts(
     out: str | Path,
     *,
-    clipart: str | Path,
     wordnet: str | Path,
     descriptions: str | Path,
     brown: str | Path,
@@ -142,11 +142,11 @@ def pack_texts(
 ) -> Path:
     """Write ``texts.jsonl`` into the folder ``out``: sources by their ``SHARES``.
 
+    Others, which no run sees, go into ``held.jsonl``.
+
     Parameters
     ----------
     out : path
-    clipart : path
-        Root of OpenClipart, whose titles and descriptions are left out.
     wordnet : path
         Folder of WordNet's files.
     descriptions : path
@@ -163,8 +163,7 @@ def pack_texts(
     Path
         The file; each line is ``{"source", "text", "digest"}``.
     """
-    drawings = list(iter_drawings(clipart))
-    seen = {text_digest(part) for d in drawings for part in (d.text, d.title, d.description)}  # fmt: skip
+    seen = {text_digest(text) for text in load_openclipart().data["text"]}
     found: dict[str, list[dict[str, str]]] = {source: [] for source in SHARES}
     sources = (
         _icon_names(icons), _emoji_names(emoji), _composed(Path(wordnet), n_texts),
@@ -175,24 +174,24 @@ def pack_texts(
             digest = text_digest(text)
             if text and digest not in seen:
                 seen.add(digest)
-                found[source].append(
-                    {"source": source, "text": text, "digest": digest}
-                )
+                found[source].append({"source": source, "text": text, "digest": digest})
     random = np.random.default_rng(SEED)
+    kept, held = [], []
+    for source, records in found.items():
+        order = random.permutation(len(records))
+        most = round(SHARES[source] * n_texts)
+        kept += [records[i] for i in sorted(order[:most])]
+        held += [records[i] for i in order[max(most, len(order) - N_HELD) :]]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "texts.jsonl"
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as lines:
-        for source, records in found.items():
-            most = round(SHARES[source] * n_texts)
-            for i in sorted(random.permutation(len(records))[:most]):
-                lines.write(json.dumps(records[i], ensure_ascii=False) + "\n")
-    partial.rename(path)
-    return path
+    # The one that a run asks for comes last.
+    for name, records in (("held", held), ("texts", kept)):
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
+    return folder / "texts.jsonl"
 
 
-def read_texts(corpus: str | Path) -> list[dict[str, str]]:
-    """Read the texts back."""
-    with open(Path(corpus) / "texts.jsonl", encoding="utf-8") as lines:
+def read_texts(corpus: str | Path, name: str = "texts") -> list[dict[str, str]]:
+    """Read the texts back, or with ``name="held"`` those to judge by."""
+    with open(Path(corpus) / f"{name}.jsonl", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
