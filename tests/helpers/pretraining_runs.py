@@ -74,5 +74,5 @@ def run(kind, corpus, out, steps):
 
 
 def adapt(corpus, out, plan, **options):
-    options = {"head_steps": 10, "diffusion": 1.0} | options
+    options = {"head_batches": 2, "diffusion": 1.0} | options
     return pretrain_text(corpus, out, plan, encoder=corpus / "encoder", **options)

@@ -145,7 +145,7 @@ def test_the_text_model_starts_as_its_encoder_and_keeps_the_embeddings(
     cells = load_openclipart(subset="train").data["text"][:5]
     tokenizer = read_tokenizer(corpus / "encoder")
     encoder = BertModel.from_pretrained(corpus / "encoder").eval()
-    for block, model in ((2, tmp_path / "run" / "head" / "export"), (0, folder)):
+    for block, model in ((2, tmp_path / "run" / "before" / "export"), (0, folder)):
         options = {"block": block, "timestep": 0, "dtype": "float32"}
         found = TextDiffusionFeatureTransformer(model, **options).fit_transform(cells)
         for text, row in zip(cells, found, strict=True):
@@ -160,7 +160,7 @@ def test_aligned_means_come_closer_to_one_length(corpus, tmp_path):
     plan = Schedule(steps=60, batch_size=10, learning_rate=3e-3, warmup=2)
     adapt(corpus, tmp_path / "run", plan, diffusion=0.01, clean_share=0.5)
     spread = []
-    for part in ("head/export", "export"):
+    for part in ("before/export", "export"):
         transformer = TextDiffusionFeatureTransformer(
             tmp_path / "run" / part, block=2, timestep=0
         )
@@ -186,7 +186,7 @@ def test_what_is_exported_tells_its_corpus_and_fits_in_the_loader(corpus, tmp_pa
 def test_the_command_packs_adapts_and_judges(corpus, tmp_path, capsys):
     for name in ("texts", "held"):
         shutil.copy(corpus / "texts.jsonl", tmp_path / f"{name}.jsonl")
-    sizes = ["--steps", "2", "--head-steps", "2", "--batch-size", "2"]
+    sizes = ["--steps", "2", "--batch-size", "2"]
     main(["text", "--out", str(tmp_path), "--encoder", str(corpus / "encoder"), *sizes])
     printed = capsys.readouterr().out
     assert f"wrote {tmp_path / 'export'}" in printed
