@@ -6,8 +6,8 @@
     python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
     python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image corpus --out runs/image
-    python -m sklearn_difffeat.pretraining text corpus --out runs/text
-    python -m sklearn_difffeat.pretraining study corpus --out runs/study --kind image
+    python -m sklearn_difffeat.pretraining text --out runs/text ...
+    python -m sklearn_difffeat.pretraining study corpus --out runs/study
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
     python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
 """
@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-DEFAULTS = {"image": (10_000, 32, 5e-4), "text": (8000, 16, 7e-4)}
-CLEAN_SHARE = {"image": 0.6, "text": 0.6}
-DIFFUSION = {"image": 1.0, "text": 0.2}
+DEFAULTS = {"image": (10_000, 32, 5e-4)}
+CLEAN_SHARE = {"image": 0.6}
+DIFFUSION = {"image": 1.0}
 SCHEDULE = {
     "decay_share": 0.3,
     "ema_decay": 0.999,
@@ -43,11 +43,6 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--photos", type=Path, required=True,
                       help="folder of JPEG photographs, by class")  # fmt: skip
     pack.add_argument("--n-photos", type=int, default=20_000)
-    pack.add_argument("--wordnet", type=Path, default="/usr/share/wordnet")
-    pack.add_argument("--descriptions", type=Path, required=True,
-                      help="xz file, one description a line")  # fmt: skip
-    pack.add_argument("--brown", type=Path, required=True,
-                      help="folder of the Brown corpus")  # fmt: skip
 
     bundle = commands.add_parser("bundle", help="write the corpus into one small file")
     bundle.add_argument("corpus", type=Path)
@@ -57,9 +52,8 @@ def parser() -> argparse.ArgumentParser:
     unbundle.add_argument("file", type=Path)
     unbundle.add_argument("corpus", type=Path)
 
-    align = commands.add_parser("align", help="compute the teachers' targets")
+    align = commands.add_parser("align", help="compute the teacher's targets")
     align.add_argument("corpus", type=Path)
-    align.add_argument("--only", choices=["image", "text"])
     align.add_argument("--device", default="cpu")
 
     for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
@@ -90,6 +84,31 @@ def parser() -> argparse.ArgumentParser:
             flag = "--" + name.replace("_", "-")
             run.add_argument(flag, type=type(value), default=value)
 
+    text = commands.add_parser("text", help="adapt or go on adapting the text backbone")
+    text.add_argument("--out", type=Path, required=True,
+                      help="folder of corpus, checkpoints and export")  # fmt: skip
+    text.add_argument("--wordnet", type=Path, default="/usr/share/wordnet")
+    text.add_argument("--descriptions", type=Path,
+                      help="xz file, one description a line")  # fmt: skip
+    text.add_argument("--brown", type=Path, help="folder of the Brown corpus")
+    text.add_argument("--emoji", type=Path, nargs="*", default=[],
+                      help="emoji.json of emoji packages")  # fmt: skip
+    text.add_argument("--icons", type=Path, nargs="*", default=[],
+                      help="icons.json of Iconify collections")  # fmt: skip
+    text.add_argument("--n-texts", type=int, default=24_000)
+    text.add_argument("--encoder", type=Path,
+                      help="folder of a BertModel; else MiniLM's package")  # fmt: skip
+    text.add_argument("--steps", type=int, default=1500)
+    text.add_argument("--minutes", type=float,
+                      help="stop after so many, the decay included")  # fmt: skip
+    text.add_argument("--batch-size", type=int, default=8, help="rows of 96 tokens")
+    text.add_argument("--learning-rate", type=float, default=1.5e-4)
+    text.add_argument("--align", type=float, default=1.0,
+                      help="weight of the self-alignment")  # fmt: skip
+    text.add_argument("--diffusion", type=float, default=0.1,
+                      help="weight of the diffusion loss")  # fmt: skip
+    text.add_argument("--device", default="cpu")
+
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
     release.add_argument("corpus", type=Path)
@@ -98,7 +117,6 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("study", help="compare sizes and teachers")
     compare.add_argument("corpus", type=Path)
     compare.add_argument("--out", type=Path, required=True)
-    compare.add_argument("--kind", choices=list(DEFAULTS), required=True)
     compare.add_argument("--minutes", type=float, default=8.0,
                          help="of training for each variant")  # fmt: skip
     compare.add_argument("--numbers", type=int, nargs="+",
@@ -141,8 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "align":
         from sklearn_difffeat.pretraining.teachers import write_targets
 
-        for kind in [options.only] if options.only else ["image", "text"]:
-            write_targets(options.corpus, kind, device=options.device)
+        write_targets(options.corpus, device=options.device)
     elif options.command == "evaluate":
         from sklearn_difffeat.pretraining.evaluate import PARTS, evaluate
 
@@ -158,24 +175,18 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "study":
         from sklearn_difffeat.pretraining.study import study
 
-        study(
-            options.corpus,
-            options.out,
-            options.kind,
-            options.minutes,
-            options.numbers,
-        )
+        study(options.corpus, options.out, options.minutes, options.numbers)
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 
         print(f"wrote {release(options.run, options.corpus, options.name)}")
+    elif options.command == "text":
+        adapt_text(options)
     else:
-        from sklearn_difffeat.pretraining import image, text
+        from sklearn_difffeat.pretraining.image import pretrain_image
         from sklearn_difffeat.pretraining.loop import Schedule
 
-        recipe = {"image": image.pretrain_image, "text": text.pretrain_text}
-        extra = {"align_map": options.align_map} if options.command == "image" else {}
-        folder = recipe[options.command](
+        folder = pretrain_image(
             options.corpus,
             options.out,
             Schedule(
@@ -191,9 +202,56 @@ def main(arguments: list[str] | None = None) -> None:
             diffusion=options.diffusion,
             start_from=options.start_from,
             device=options.device,
-            **extra,
+            align_map=options.align_map,
         )
         print(f"wrote {folder}")
+
+
+def adapt_text(options: argparse.Namespace) -> None:
+    """Collect the texts where that was not done yet, adapt the encoder, and judge."""
+    from sklearn_difffeat.pretraining.loop import Schedule
+    from sklearn_difffeat.pretraining.perplexity import compare_perplexity
+    from sklearn_difffeat.pretraining.text import pretrain_text
+    from sklearn_difffeat.pretraining.text_corpus import pack_texts, read_texts
+
+    out = options.out
+    if not (out / "texts.jsonl").exists():
+        if options.descriptions is None or options.brown is None:
+            raise SystemExit(
+                f"{out} holds no texts.jsonl; name --descriptions and --brown, too."
+            )
+        pack_texts(
+            out,
+            wordnet=options.wordnet,
+            descriptions=options.descriptions,
+            brown=options.brown,
+            emoji=options.emoji,
+            icons=options.icons,
+            n_texts=options.n_texts,
+        )
+    schedule = Schedule(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup=10,
+        ema_decay=0.98,
+        checkpoint_every=20,
+        minutes=options.minutes,
+    )
+    folder = pretrain_text(
+        out,
+        out,
+        schedule,
+        encoder=options.encoder,
+        align=options.align,
+        diffusion=options.diffusion,
+        device=options.device,
+    )
+    print(f"wrote {folder}")
+    texts = [record["text"] for record in read_texts(out, "held")]
+    backbones = {"before": out / "before" / "export", "after": folder}
+    print("perplexity of hidden tokens of held-out texts, by masking rate")
+    print(compare_perplexity(backbones, texts).round(1).to_string())
 
 
 if __name__ == "__main__":

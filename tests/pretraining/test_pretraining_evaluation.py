@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.pretraining_runs import SMALL_BERT
+from helpers.pretraining_runs import SMALL_DIT
 from PIL import Image
 from sklearn.utils import Bunch
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import evaluate as evaluation
-from sklearn_difffeat.pretraining import probes, reading, samples, study
+from sklearn_difffeat.pretraining import perplexity, probes, reading, samples, study
 from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
 from sklearn_difffeat.pretraining.corpus import is_held_back
 from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
@@ -68,30 +68,30 @@ def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
         split=bunch.split[few],
     )
     monkeypatch.setattr(study, "load_openclipart", lambda: part)
-    small = SMALL_BERT | {"align_block": 1}
+    small = SMALL_DIT | {"align_block": 1}
     variants = {
         "small": small,
-        "without a teacher": small | {"align": 0.0},
-        "wider": small | {"hidden_size": 32},
+        "without a teacher": small | {"align": 0.0, "align_map": 0.0},
+        "wider": small | {"attention_head_dim": 32},
     }
-    monkeypatch.setitem(study.VARIANTS, "text", variants)
-    table = study.study(corpus, tmp_path, "text", minutes=0.05)
+    monkeypatch.setattr(study, "VARIANTS", variants)
+    table = study.study(corpus, tmp_path, minutes=0.05)
     assert table.index.tolist() == list(variants)
     assert (table["batches"] > 0).all() and table["mAP"].between(0.01, 0.9).all()
     assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
-    logs = [read_log(tmp_path / f"text-{number}") for number in range(3)]
+    logs = [read_log(tmp_path / f"image-{number}") for number in range(3)]
     assert "alignment" in logs[0] and "alignment" not in logs[1]
     # One that has ended is judged again, not trained on.
-    some = study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[1, 2])
+    some = study.study(corpus, tmp_path, minutes=0.05, numbers=[1, 2])
     pd.testing.assert_frame_equal(some, table.iloc[1:])
-    assert [read_log(tmp_path / f"text-{number}") for number in range(3)] == logs
+    assert [read_log(tmp_path / f"image-{number}") for number in range(3)] == logs
     # One that was cut off begins anew: resumed, it would have had more minutes.
-    (tmp_path / "text-0" / "export").rename(tmp_path / "elsewhere")
-    study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0])
-    (start,) = (tmp_path / "text-0" / "history.jsonl").read_text().splitlines()
+    (tmp_path / "image-0" / "export").rename(tmp_path / "elsewhere")
+    study.study(corpus, tmp_path, minutes=0.05, numbers=[0])
+    (start,) = (tmp_path / "image-0" / "history.jsonl").read_text().splitlines()
     assert '"first_step": 0' in start
-    with pytest.raises(ValueError, match="numbers=3: text has variants 0 to 2"):
-        study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0, 3])
+    with pytest.raises(ValueError, match="numbers=3: there are variants 0 to 2"):
+        study.study(corpus, tmp_path, minutes=0.05, numbers=[0, 3])
 
 
 def read_log(run):
@@ -197,7 +197,7 @@ def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
     place = {"block": 6, "timestep": 0}
     rows = np.array([0, 2, 5])
     both = reading.read(transformer, place | {"pooling": ["mean", "max"]}, cells, rows)
-    for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
+    for part, pooling in zip(np.split(both, 2, axis=1), ("mean", "max"), strict=True):
         alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
         np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
     assert not both[[1, 3, 4]].any()
@@ -226,6 +226,17 @@ def test_infilling_fills_what_was_hidden_and_nothing_else():
         assert "[MASK]" in hidden and "[MASK]" not in filled
         kept = [word for word in hidden.split() if not word.startswith(("[", "##"))]
         assert kept and set(kept) <= set(text.split())
+
+
+def test_hidden_tokens_are_worse_predicted_the_more_are_hidden():
+    texts = ["the flag of a small country", "a bird in a tree", "one more tool"]
+    losses = perplexity.masked_losses("mdlm-tiny", texts * 4, (0.2, 1.0))
+    assert losses.index.tolist() == [0.2, 1.0]
+    assert 0 < losses[0.2] < losses[1.0]
+    table = perplexity.compare_perplexity({"one": "mdlm-tiny"}, texts)
+    assert table.shape == (1, 7) and table.index.tolist() == ["one"]
+    assert table.loc["one"].min() <= table.loc["one", "all rates"]
+    assert table.loc["one", "all rates"] <= table.loc["one"].max()
 
 
 def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
