@@ -1,0 +1,111 @@
+"""A frozen classifier's feature map as the latent of a diffusion Transformer.
+
+Such a pair is a representation autoencoder (arXiv 2510.11690) without its decoder. The
+encoder here is EfficientNet-Lite (Tan and Le, arXiv 1905.11946, without squeezing and
+with ReLU6), its batch norms folded into the convolutions before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import EncoderOutput
+from torch import nn
+from torch.nn import functional
+
+# Lite0's stages: blocks, kernel, stride, expansion, channels.
+LITE0 = (
+    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
+)  # fmt: skip
+IMAGENET_MEAN, IMAGENET_STD = 0.498, 0.502
+
+
+class Convolution(nn.Conv2d):
+    """A convolution with TensorFlow's padding: an odd row more at the far side."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        missing = [max(0, kernel - ((side - 1) % stride + 1)) for side in x.shape[-2:]]
+        top, left = (count // 2 for count in missing)
+        padding = (left, missing[1] - left, top, missing[0] - top)
+        return super().forward(functional.pad(x, padding))
+
+
+class InvertedBottleneck(nn.Sequential):
+    """Widen, filter each channel, narrow; added to the input where shapes agree."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int
+    ) -> None:
+        width = inputs * expansion
+        widen = [Convolution(inputs, width, 1), nn.ReLU6()] if expansion > 1 else []
+        filters = Convolution(width, width, kernel, stride, groups=width)
+        super().__init__(*widen, filters, nn.ReLU6(), Convolution(width, outputs, 1))
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = super().forward(x)
+        return found + x if self.adds else found
+
+
+class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
+    """Pixels to latents, the last stage's channels, and from these to features.
+
+    Parameters
+    ----------
+    stages : sequence of (int, int, int, int, int)
+        Blocks, kernel, stride, expansion and channels of each stage.
+    stem_channels : int
+        Of the first convolution, of stride 2.
+    feature_channels : int
+        Of the head, a convolution of 1 x 1: what the classifier pools.
+    latent_channels : int
+        Those of the last stage.
+    block_out_channels : sequence of int
+        Channels at each resolution, from the finest on: its length tells the factor.
+    scaling_factor : float
+        1: latents are scaled by channel, with the buffers.
+
+    Attributes
+    ----------
+    latents_mean, latents_std : Tensor of shape (latent_channels, 1, 1)
+        Of the latents before they are scaled, over what was trained on.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        stages: Sequence[Sequence[int]] = LITE0,
+        stem_channels: int = 32,
+        feature_channels: int = 1280,
+        latent_channels: int = 320,
+        block_out_channels: Sequence[int] = (32, 16, 24, 40, 112, 320),
+        scaling_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        layers = [Convolution(3, stem_channels, 3, 2), nn.ReLU6()]
+        width = stem_channels
+        for n_blocks, kernel, stride, expansion, channels in stages:
+            for block in range(n_blocks):
+                step = stride if block == 0 else 1
+                layers.append(
+                    InvertedBottleneck(width, channels, kernel, step, expansion)
+                )
+                width = channels
+        self.encoder = nn.Sequential(*layers)
+        self.head = nn.Sequential(Convolution(width, feature_channels, 1), nn.ReLU6())
+        self.register_buffer("latents_mean", torch.zeros(latent_channels, 1, 1))
+        self.register_buffer("latents_std", torch.ones(latent_channels, 1, 1))
+
+    def encode(self, pixels: torch.Tensor) -> EncoderOutput:
+        """Map pixels in [-1, 1] to latents, (n, latent_channels, side, side)."""
+        found = self.encoder((pixels / 2 + 0.5 - IMAGENET_MEAN) / IMAGENET_STD)
+        return EncoderOutput(latent=(found - self.latents_mean) / self.latents_std)
+
+    def features(self, latents: torch.Tensor) -> torch.Tensor:
+        """Map latents to the head's map, (n, feature_channels, side, side)."""
+        return self.head(latents * self.latents_std + self.latents_mean)
