@@ -1,4 +1,4 @@
-"""Pictures to pretrain on, each with the name its artists gave it: emoji, icons, photos.
+"""Pictures to pretrain on, with the names their artists gave: emoji, icons, photos.
 
 Nothing of OpenClipart is among them, nor any picture with the pixels of one of its
 items. One emoji is drawn by several artists, who share its name.

@@ -86,7 +86,7 @@ def write_latents(
 
 
 def read_latents(folder: Path) -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray]:
-    """Return the latents encoded so far, their sources and names, and which may be used.
+    """Return the latents encoded so far, their names, and which may be used.
 
     Returns
     -------
