@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.datasets._clipart import pixel_digest
-from sklearn_difffeat.datasets.build_openclipart import SIZE, render
+from sklearn_difffeat.datasets.build_openclipart import render
 from sklearn_difffeat.pretraining.corpus import is_held_back
 
 SEED = 0
@@ -42,18 +41,20 @@ class Picture:
     name: str
     content: Path | str
 
-    def draw(self, size: int) -> np.ndarray:
-        """Draw it on a white square, uint8 (size, size, 3)."""
+    def draw(self, *sizes: int) -> list[np.ndarray]:
+        """Draw it on a white square of each size, uint8 (size, size, 3)."""
+        file: Path | io.BytesIO
         if isinstance(self.content, Path):
-            return np.asarray(render(self.content, size))
-        import cairosvg
+            file = self.content
+        else:
+            import cairosvg
 
-        # Twice as fine as needed: render() smooths it.
-        side = 2 * size
-        png = cairosvg.svg2png(
-            self.content.encode(), output_width=side, output_height=side
-        )
-        return np.asarray(render(io.BytesIO(png), size))
+            side = max(sizes)
+            png = cairosvg.svg2png(
+                self.content.encode(), output_width=side, output_height=side
+            )
+            file = io.BytesIO(png)
+        return [np.asarray(render(file, size)) for size in sizes]
 
 
 def plain_name(name: str) -> str:
@@ -144,11 +145,6 @@ def list_pictures(
 def banned_digests() -> set[str]:
     """Return the digests of OpenClipart's items, which no picture may have."""
     return set(load_openclipart().sha256)
-
-
-def digest(picture: Picture) -> str:
-    """SHA-256 of the pixels at the size of OpenClipart's items."""
-    return pixel_digest(picture.draw(SIZE))
 
 
 def thumbnail(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -11,12 +11,14 @@ import torch
 from tqdm.auto import tqdm
 
 from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
+from sklearn_difffeat.datasets._clipart import pixel_digest
+from sklearn_difffeat.datasets.build_openclipart import SIZE as ITEM_SIZE
 from sklearn_difffeat.pretraining.drawings import (
     Picture,
     banned_digests,
-    digest,
     thumbnail,
 )
+from sklearn_difffeat.pretraining.teachers import embed_texts
 
 SIZE = 224
 THUMBNAIL = 48
@@ -73,11 +75,13 @@ def write_latents(
     with log.open("a") as lines:
         for start in range(first, len(pictures), BATCH):
             some = pictures[start : start + BATCH]
-            drawn = np.stack([picture.draw(SIZE) for picture in some])
+            drawn, small = zip(
+                *(one.draw(SIZE, ITEM_SIZE) for one in some), strict=True
+            )
             rows = slice(start, start + len(some))
-            latents[rows] = encode(drawn)
+            latents[rows] = encode(np.stack(drawn))
             thumbnails[rows] = [thumbnail(one, THUMBNAIL) for one in drawn]
-            found = [digest(picture) for picture in some]
+            found = [pixel_digest(one) for one in small]
             lines.writelines(
                 json.dumps(None if one in banned else one) + "\n" for one in found
             )
@@ -103,3 +107,21 @@ def read_latents(folder: Path) -> tuple[np.ndarray, list[tuple[str, str]], np.nd
     latents = np.load(folder / "latents.npy", mmap_mode="r")[: len(digests)]
     first = {one: i for i, one in reversed(list(enumerate(digests))) if one is not None}
     return latents, names[: len(digests)], np.array(sorted(first.values()), dtype=int)
+
+
+@torch.inference_mode()
+def write_targets(folder: Path, encoder: EfficientNetLiteEncoder) -> None:
+    """Write ``pooled.npy``, float16 (n, channels), and the names' embeddings.
+
+    The former are the encoder's pooled features of all pictures encoded so far, from
+    their latents; ``names.npz`` holds ``names`` and ``vectors``, float16 (m, 384).
+    """
+    latents, names, _ = read_latents(folder)
+    rows = []
+    for start in range(0, len(latents), 256):
+        maps = torch.from_numpy(latents[start : start + 256]).float()
+        rows.append(encoder.head(maps).mean((2, 3)).half().numpy())
+    np.save(folder / "pooled.npy", np.concatenate(rows))
+    distinct = sorted({name for _, name in names} - {""})
+    vectors = embed_texts(distinct, max_length=16)
+    np.savez(folder / "names.npz", names=np.array(distinct), vectors=vectors)
