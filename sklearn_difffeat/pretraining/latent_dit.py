@@ -16,6 +16,7 @@ The name is never an input, so that features depend on the picture alone.
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from torch.nn import functional
 
 from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
 from sklearn_difffeat.pretraining.export import export
-from sklearn_difffeat.pretraining.latents import read_latents
+from sklearn_difffeat.pretraining.image_card import write_image_card, write_index
+from sklearn_difffeat.pretraining.latents import read_digests, read_latents
 from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
 
 CONFIG: dict[str, int] = {
@@ -98,6 +100,8 @@ class Latents:
         maps, names, rows = read_latents(corpus)
         pooled = np.load(corpus / "pooled.npy")
         rows = rows[rows < len(pooled)]
+        self.sources = [names[row][0] for row in rows]
+        self.digests = read_digests(corpus)[rows]
         self.maps = torch.from_numpy(maps[rows])
         self.mean = self.maps[:4000].float().mean((0, 2, 3)).view(-1, 1, 1)
         self.std = self.maps[:4000].float().std((0, 2, 3)).view(-1, 1, 1)
@@ -219,9 +223,13 @@ def pretrain_latent_dit(
         return found
 
     recipe = {"block": block, "clean_share": clean_share, **weights, **changes}
-    train(losses_of, trained, ema, schedule, Path(out), recipe)
+    log = train(losses_of, trained, ema, schedule, Path(out), recipe)
     encoder = copy.deepcopy(encoder)
     encoder.latents_mean.copy_(data.mean)
     encoder.latents_std.copy_(data.std)
     parts = {"transformer": ema.model, "scheduler": scheduler, "vae": encoder}
-    return export(Path(out), parts)
+    folder = export(Path(out), parts)
+    np.save(folder / "digests.npy", data.digests)
+    write_index(folder)
+    write_image_card(folder, data.sources, asdict(schedule) | recipe, log)
+    return folder

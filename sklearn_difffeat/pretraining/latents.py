@@ -109,6 +109,14 @@ def read_latents(folder: Path) -> tuple[np.ndarray, list[tuple[str, str]], np.nd
     return latents, names[: len(digests)], np.array(sorted(first.values()), dtype=int)
 
 
+def read_digests(folder: Path) -> np.ndarray:
+    """Return the first 64 bits of each picture's digest, uint64 (n,), 0 for none."""
+    lines = (folder / "digests.jsonl").read_text().splitlines()
+    return np.array(
+        [int((json.loads(line) or "0")[:16], 16) for line in lines], dtype=np.uint64
+    )
+
+
 @torch.inference_mode()
 def write_targets(folder: Path, encoder: EfficientNetLiteEncoder) -> None:
     """Write ``pooled.npy``, float16 (n, channels), and the names' embeddings.
@@ -116,12 +124,13 @@ def write_targets(folder: Path, encoder: EfficientNetLiteEncoder) -> None:
     The former are the encoder's pooled features of all pictures encoded so far, from
     their latents; ``names.npz`` holds ``names`` and ``vectors``, float16 (m, 384).
     """
-    latents, names, _ = read_latents(folder)
+    latents, _, _ = read_latents(folder)
     rows = []
     for start in range(0, len(latents), 256):
         maps = torch.from_numpy(latents[start : start + 256]).float()
         rows.append(encoder.head(maps).mean((2, 3)).half().numpy())
     np.save(folder / "pooled.npy", np.concatenate(rows))
-    distinct = sorted({name for _, name in names} - {""})
+    named = json.loads((folder / "names.json").read_text())
+    distinct = sorted({name for _, name in named} - {""})
     vectors = embed_texts(distinct, max_length=16)
     np.savez(folder / "names.npz", names=np.array(distinct), vectors=vectors)
