@@ -99,7 +99,8 @@ def read_latents(folder: Path) -> tuple[np.ndarray, list[tuple[str, str]], np.nd
     rows : ndarray of int
         Those that are not OpenClipart's, each drawing once.
     """
-    digests = [json.loads(line) for line in (folder / "digests.jsonl").open()]
+    lines = (folder / "digests.jsonl").read_text().splitlines()
+    digests = [json.loads(line) for line in lines]
     names = [
         (source, name)
         for source, name in json.loads((folder / "names.json").read_text())
@@ -127,7 +128,7 @@ def write_targets(folder: Path, encoder: EfficientNetLiteEncoder) -> None:
     latents, _, _ = read_latents(folder)
     rows = []
     for start in range(0, len(latents), 256):
-        maps = torch.from_numpy(latents[start : start + 256]).float()
+        maps = torch.from_numpy(np.array(latents[start : start + 256])).float()
         rows.append(encoder.head(maps).mean((2, 3)).half().numpy())
     np.save(folder / "pooled.npy", np.concatenate(rows))
     named = json.loads((folder / "names.json").read_text())
