@@ -93,13 +93,15 @@ class Latents:
     Parameters
     ----------
     corpus : Path
-        Where ``write_latents`` wrote, and ``pooled.npy`` and ``names.npy``.
+        Where ``write_latents`` and ``write_targets`` wrote.
+    n_held : int
+        How many pictures, the first ones, are held out.
     """
 
-    def __init__(self, corpus: Path) -> None:
+    def __init__(self, corpus: Path, n_held: int = 0) -> None:
         maps, names, rows = read_latents(corpus)
         pooled = np.load(corpus / "pooled.npy")
-        rows = rows[rows < len(pooled)]
+        rows = rows[rows < len(pooled)][n_held:]
         self.sources = [names[row][0] for row in rows]
         self.digests = read_digests(corpus)[rows]
         self.maps = torch.from_numpy(maps[rows])
@@ -169,6 +171,7 @@ def pretrain_latent_dit(
     *,
     block: int = 3,
     clean_share: float = 0.4,
+    n_held: int = 256,
     weights: dict[str, float] = WEIGHTS,
     **changes: Any,
 ) -> Path:
@@ -186,13 +189,15 @@ def pretrain_latent_dit(
     clean_share : float
         Share of a batch that stays noise-free, at timestep 0; the diffusion loss is
         that of the rest.
+    n_held : int
+        How many of the corpus are held out, for :func:`latent_samples.judge_samples`.
     weights : dict
         Of the three losses.
     **changes
         Entries of the model's configuration to change.
     """
     torch.manual_seed(schedule.seed)
-    data = Latents(Path(corpus))
+    data = Latents(Path(corpus), n_held)
     bank = functional.normalize(data.bank)
     # Names that mean the same share the probability.
     kinship = torch.softmax(bank @ bank.T / NAME_TEMPERATURE, dim=1)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.pretraining import drawings, latent_dit, latents
+from sklearn_difffeat.pretraining import drawings, latent_dit, latent_samples, latents
 from sklearn_difffeat.pretraining.loop import Schedule
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 12,
@@ -148,8 +148,8 @@ def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     plan = {"batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2}
     for steps in (2, 4):
         folder = latent_dit.pretrain_latent_dit(
-            corpus, tmp_path / "run", Schedule(steps=steps, **plan), encoder, block=1,
-            **SMALL,
+            corpus, tmp_path / "run", Schedule(steps=steps, **plan), encoder,
+            block=1, n_held=1, **SMALL,
         )  # fmt: skip
     starts = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["first_step"] for line in starts] == [0, 2]
@@ -159,8 +159,32 @@ def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     assert model.config.in_channels == 12
     vae = latents.EfficientNetLiteEncoder.from_pretrained(folder, subfolder="vae")
     maps, _, rows = latents.read_latents(corpus)
-    scale = torch.from_numpy(maps[rows]).float().std((0, 2, 3))
+    scale = torch.from_numpy(maps[rows[1:]]).float().std((0, 2, 3))
     torch.testing.assert_close(
         vae.latents_std.float().flatten(), scale, atol=1e-3, rtol=1e-3
     )
     assert (folder / "scheduler" / "scheduler_config.json").exists()
+    assert "| Noto Emoji" not in (folder / "README.md").read_text()
+    seen = np.load(folder / "digests.npy")
+    assert len(seen) == len(rows) - 1
+    found = latent_samples.judge_samples(folder, corpus, tmp_path / "page.png", n=2)
+    assert sorted(found) == ["corpus", "gaussian", "generated", "noise"]
+    with Image.open(tmp_path / "page.png") as page:
+        assert page.width % latents.THUMBNAIL == 0
+
+
+def test_a_gaussian_has_the_latents_mean_and_covariance():
+    known = torch.randn(40, 3, 2, 2) @ torch.tensor([[1.0, 0.5], [0.0, 2.0]]) + 3
+    drawn = latent_samples.gaussian_latents(known, 20_000).flatten(1).numpy()
+    expected = known.flatten(1).numpy()
+    np.testing.assert_allclose(drawn.mean(0), expected.mean(0), atol=0.1)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(expected.T), atol=0.25)
+
+
+def test_the_frechet_distance_is_that_of_two_gaussians():
+    random = np.random.default_rng(0)
+    first = random.normal(size=(50_000, 2)) * [1, 2]
+    second = random.normal(size=(50_000, 2)) * [3, 2] + [1, 0]
+    # Squared: means differ by 1, deviations by 2 on one axis.
+    found = latent_samples.frechet_distance(first, second)
+    assert found == pytest.approx(1 + 4, abs=0.1)
