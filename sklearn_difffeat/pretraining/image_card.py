@@ -48,7 +48,7 @@ a representation autoencoder (arXiv 2510.11690) without its decoder. It ships wi
 authors, unchanged but for batch norms folded and half precision; 224 x 224 pixels to \
 320 x 7 x 7, normalised by channel |
 | `transformer/` | `DiTTransformer2DModel`, {num_layers} blocks of width {width}, \
-patch 1, no classes (the null class stands for every picture), predicts the velocity v |
+patch 1, no classes (the null class stands for every picture), predicts the clean latents |
 | `scheduler/` | 1,000 timesteps of flow matching's path, shifted for the latents' \
 15,680 numbers, as a variance-preserving schedule |
 
@@ -68,7 +68,8 @@ gave to drawings were targets, never inputs.
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
-is noise-free. Three losses: the velocity (weight {diffusion}); of the mean over block
+is noise-free. Three losses: the error of the clean
+latents (weight {diffusion}); of the mean over block
 {block}'s tokens, mapped linearly, the cosine with the encoder's pooled features of
 another artist's drawing of the same name, or of the same where there is none (weight
 {other}); and of the same mean, the drawing's name told from all others by MiniLM's

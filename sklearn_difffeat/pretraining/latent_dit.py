@@ -3,8 +3,8 @@
 The latents are the encoder's last stage, normalised by channel: a representation
 autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow matching,
 shifted for the latents' dimension as there, written as the variance-preserving schedule
-with the same ratio of signal to noise, and the model predicts the velocity v (arXiv
-2202.00512). Two more losses ask of the mean over a block's tokens what a drawing shows:
+with the same ratio of signal to noise. The model predicts the clean latents, weighted
+as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask of the mean over a block's tokens what a drawing shows:
 
 - the pooled features of *another* drawing of the same name, or its own where an artist
   has drawn it alone;
@@ -47,6 +47,7 @@ N_TIMESTEPS = 1000
 # Of the latents that Stable Diffusion 3's schedule was made for.
 BASE_DIMENSION = 4096
 NAME_TEMPERATURE = 0.05
+LARGEST_WEIGHT = 5.0
 WEIGHTS = {"diffusion": 1.0, "other": 1.0, "name": 0.3}
 
 
@@ -67,7 +68,7 @@ def build_scheduler(dimension: int) -> DDPMScheduler:
     return DDPMScheduler(
         num_train_timesteps=N_TIMESTEPS,
         trained_betas=[round(beta, 8) for beta in betas.tolist()],
-        prediction_type="v_prediction",
+        prediction_type="sample",
         clip_sample=False,
     )
 
@@ -205,6 +206,8 @@ def pretrain_latent_dit(
     trained = AlignedDiT(model, data.pooled.shape[1], bank.shape[1], block)
     ema = copy.deepcopy(trained).requires_grad_(False)
     scheduler = build_scheduler(data.maps[0].numel())
+    # The error of v is that of the clean latents times this.
+    weight_of = (1 / (1 - scheduler.alphas_cumprod)).clamp(max=LARGEST_WEIGHT)
     n_clean = round(clean_share * schedule.batch_size)
 
     def losses_of(generator: torch.Generator) -> Losses:
@@ -216,9 +219,9 @@ def pretrain_latent_dit(
         noisy[:n_clean] = clean[:n_clean]
         predicted, feature, word = trained(noisy, timestep)
         noised = slice(n_clean, None)
-        velocity = scheduler.get_velocity(clean, noise, timestep)
+        error = (predicted - clean)[noised].square().mean((1, 2, 3))
         found = {
-            "diffusion": (predicted - velocity)[noised].square().mean(),
+            "diffusion": (weight_of[timestep[noised]] * error).mean(),
             "other": (1 - functional.cosine_similarity(feature, other)).mean(),
         }
         named = names >= 0
