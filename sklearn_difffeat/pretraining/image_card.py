@@ -48,7 +48,7 @@ a representation autoencoder (arXiv 2510.11690) without its decoder. It ships wi
 authors, unchanged but for batch norms folded and half precision; 224 x 224 pixels to \
 320 x 7 x 7, normalised by channel |
 | `transformer/` | `DiTTransformer2DModel`, {num_layers} blocks of width {width}, \
-patch 1, no classes (the null class stands for every picture), predicts the clean latents |
+patch 1, no classes (the null class stands for every picture), predicts clean latents |
 | `scheduler/` | 1,000 timesteps of flow matching's path, shifted for the latents' \
 15,680 numbers, as a variance-preserving schedule |
 

@@ -4,7 +4,8 @@ The latents are the encoder's last stage, normalised by channel: a representatio
 autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow matching,
 shifted for the latents' dimension as there, written as the variance-preserving schedule
 with the same ratio of signal to noise. The model predicts the clean latents, weighted
-as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask of the mean over a block's tokens what a drawing shows:
+as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask of the
+mean over a block's tokens what a drawing shows:
 
 - the pooled features of *another* drawing of the same name, or its own where an artist
   has drawn it alone;
