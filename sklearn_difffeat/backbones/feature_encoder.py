@@ -25,14 +25,23 @@ IMAGENET_MEAN, IMAGENET_STD = 0.498, 0.502
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with TensorFlow's padding: an odd row more at the far side."""
+    """A convolution with TensorFlow's padding: at stride 2, more at the far side."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        missing = [max(0, kernel - ((side - 1) % stride + 1)) for side in x.shape[-2:]]
-        top, left = (count // 2 for count in missing)
-        padding = (left, missing[1] - left, top, missing[0] - top)
-        return super().forward(functional.pad(x, padding))
+        if stride > 1:
+            height, width = (
+                max(0, kernel - ((side - 1) % stride + 1)) for side in x.shape[-2:]
+            )
+            top, left = height // 2, width // 2
+            x = functional.pad(x, (left, width - left, top, height - top))
+        return super().forward(x)
 
 
 class InvertedBottleneck(nn.Sequential):
@@ -42,9 +51,15 @@ class InvertedBottleneck(nn.Sequential):
         self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int
     ) -> None:
         width = inputs * expansion
-        widen = [Convolution(inputs, width, 1), nn.ReLU6()] if expansion > 1 else []
+        widen = (
+            [Convolution(inputs, width, 1), nn.ReLU6(inplace=True)]
+            if expansion > 1
+            else []
+        )
         filters = Convolution(width, width, kernel, stride, groups=width)
-        super().__init__(*widen, filters, nn.ReLU6(), Convolution(width, outputs, 1))
+        super().__init__(
+            *widen, filters, nn.ReLU6(inplace=True), Convolution(width, outputs, 1)
+        )
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -87,7 +102,7 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,
     ) -> None:
         super().__init__()
-        layers = [Convolution(3, stem_channels, 3, 2), nn.ReLU6()]
+        layers = [Convolution(3, stem_channels, 3, 2), nn.ReLU6(inplace=True)]
         width = stem_channels
         for n_blocks, kernel, stride, expansion, channels in stages:
             for block in range(n_blocks):
@@ -97,7 +112,9 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
                 )
                 width = channels
         self.encoder = nn.Sequential(*layers)
-        self.head = nn.Sequential(Convolution(width, feature_channels, 1), nn.ReLU6())
+        self.head = nn.Sequential(
+            Convolution(width, feature_channels, 1), nn.ReLU6(inplace=True)
+        )
         self.register_buffer("latents_mean", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("latents_std", torch.ones(latent_channels, 1, 1))
 

