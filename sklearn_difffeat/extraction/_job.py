@@ -14,7 +14,7 @@ from sklearn_difffeat.backbones._base import Backbone
 from sklearn_difffeat.checkpoints._source import Source
 from sklearn_difffeat.extraction._batches import BatchSizer
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.inputs._column import Cells, in_row
+from sklearn_difffeat.inputs._cells import Cells, in_row
 from sklearn_difffeat.inputs._reader import Reader
 from sklearn_difffeat.store._chunk import Pass
 from sklearn_difffeat.store._rows import StoredRows

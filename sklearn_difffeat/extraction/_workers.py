@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
+from sklearn_difffeat.extraction._extraction import Extraction
 from sklearn_difffeat.extraction._job import Job, Rows
-from sklearn_difffeat.extraction._model import Receive
 from sklearn_difffeat.store._chunk import Chunk
-
-if TYPE_CHECKING:
-    from sklearn_difffeat.extraction._extract import Extraction
+from sklearn_difffeat.store._rows import StoredRows
 
 # Pieces of work handed to each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4
 SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
 
-# Computes rows, in a store at a path, or for a callable where there is none.
-RunPiece = Callable[[Job, Rows, "str | None", Receive], None]
 
-
-def share_out(extraction: Extraction, run_piece: RunPiece, n_jobs: int | None) -> None:
+def share_out(extraction: Extraction, n_jobs: int | None) -> None:
     """Have joblib's workers compute what the store does not know."""
     job, rows, store = extraction.job, extraction.rows, extraction.store
     # What a store that cannot be written does not take is handed back.
@@ -43,7 +37,7 @@ def share_out(extraction: Extraction, run_piece: RunPiece, n_jobs: int | None) -
         def tasks() -> Iterator[object]:
             for piece in chain([first], pieces):
                 sent.append(piece)
-                yield delayed(_work)(run_piece, carried, _part(job, rows, piece), path)
+                yield delayed(_work)(carried, _part(job, rows, piece), path)
 
         for number, (received, done) in enumerate(_parallel(n_jobs)(tasks())):
             piece = sent[number]
@@ -134,13 +128,19 @@ def _part(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
 
 
 def _work(
-    run_piece: RunPiece, job: Job, rows: Rows, path: str | None
+    job: Job, rows: Rows, path: str | None
 ) -> tuple[list[tuple[np.ndarray, int, Chunk]], Rows]:
+    """Run a piece in a joblib worker; what no store on disk takes is handed back."""
     received: list[tuple[np.ndarray, int, Chunk]] = []
+
+    def receive(at: np.ndarray, column: int, chunk: Chunk) -> None:
+        received.append((at, column, chunk))
+
     # Arrays that were sent may be read-only here, as Ray's are.
     rows = replace(rows, needed=rows.needed.copy())
+    store = None if path is None else StoredRows(path)
     with job.reader.surroundings():
-        run_piece(job, rows, path, lambda *computed: received.append(computed))
+        Extraction(job, rows, store, receive=None if store else receive).run()
     # What a worker was sent need not travel back.
     rows.cells = ()
     return received, rows

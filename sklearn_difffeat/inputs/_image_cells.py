@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from sklearn_difffeat._process import absolute
-from sklearn_difffeat.inputs._column import is_missing
+from sklearn_difffeat.inputs._cells import is_missing
 from sklearn_difffeat.inputs._pillow import allowed_formats
 from sklearn_difffeat.store._chunk import DIGEST_BYTES
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_difffeat._process import absolute
-from sklearn_difffeat.inputs._column import Cells, all_strings
+from sklearn_difffeat.inputs._cells import Cells, all_strings
 from sklearn_difffeat.inputs._decoding import decode_seen
 from sklearn_difffeat.inputs._image_cells import (
     check_image_cell,

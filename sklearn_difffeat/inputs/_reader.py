@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.inputs._cells import Cells
 
 
 class Content(NamedTuple):

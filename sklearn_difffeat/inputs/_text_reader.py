@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_difffeat.inputs._column import Cells, all_strings
+from sklearn_difffeat.inputs._cells import Cells, all_strings
 from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
 from sklearn_difffeat.store._chunk import DIGEST_BYTES
 

@@ -12,7 +12,7 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
 )
-from sklearn_difffeat.extraction import _extract, _model
+from sklearn_difffeat.extraction import _extraction, _model
 
 EITHER_STORE = pytest.mark.parametrize("where", ["memory", "file"])
 
@@ -129,15 +129,15 @@ def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    take = _extract.Claims.take
+    take = _extraction.Claims.take
 
     def refuse_once(self, digests, needed):
-        monkeypatch.setattr(_extract.Claims, "take", take)
+        monkeypatch.setattr(_extraction.Claims, "take", take)
         path.write_bytes(second)
         nobody = np.zeros(len(digests), dtype=bool)
         return nobody, nobody, np.full(len(digests), -1)
 
-    monkeypatch.setattr(_extract.Claims, "take", refuse_once)
+    monkeypatch.setattr(_extraction.Claims, "take", refuse_once)
     found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
     assert pass_counter["rows"] == 1
