@@ -1,7 +1,7 @@
 """Pretrain ``dit-tiny``: a DiT over the feature maps of a frozen EfficientNet-Lite0.
 
-The latents are the encoder's last stage, normalised by channel: a representation
-autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow matching,
+The latents are the maps of the encoder's last stages, normalised by channel: a
+representation autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow matching,
 shifted for the latents' dimension as there, written as the variance-preserving schedule
 with the same ratio of signal to noise. The model predicts the clean latents, weighted
 as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask of the
@@ -34,9 +34,9 @@ from sklearn_difffeat.pretraining.latents import read_digests, read_latents
 from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
 
 CONFIG: dict[str, int] = {
-    "num_attention_heads": 5,
+    "num_attention_heads": 6,
     "attention_head_dim": 64,
-    "in_channels": 320,
+    "in_channels": 704,
     "num_layers": 4,
     "sample_size": 7,
     "patch_size": 1,
