@@ -3,9 +3,9 @@
 The latents are the maps of the encoder's last stages, normalised by channel: a
 representation autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow
 matching, shifted for the latents' dimension as there, written as the schedule that
-preserves variance with the same ratio of signal to noise. The model predicts the clean latents,
-weighted as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask
-of the mean over a block's tokens what a drawing shows:
+preserves variance with the same ratio of signal to noise. The model predicts the clean
+latents, weighted as the velocity would be (arXiv 2202.00512), up to a bound. Two more
+losses ask of the mean over a block's tokens what a drawing shows:
 
 - the pooled features of *another* drawing of the same name, or its own where an artist
   has drawn it alone;
