@@ -5,7 +5,7 @@
     python -m sklearn_difffeat.pretraining pack --out corpus ...
     python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
     python -m sklearn_difffeat.pretraining align corpus
-    python -m sklearn_difffeat.pretraining image corpus --out runs/image
+    python -m sklearn_difffeat.pretraining image --out runs/image ...
     python -m sklearn_difffeat.pretraining text corpus --out runs/text
     python -m sklearn_difffeat.pretraining study corpus --out runs/study --kind image
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-DEFAULTS = {"image": (10_000, 32, 5e-4), "text": (8000, 16, 7e-4)}
-CLEAN_SHARE = {"image": 0.6, "text": 0.6}
-DIFFUSION = {"image": 1.0, "text": 0.2}
+DEFAULTS = {"text": (8000, 16, 7e-4)}
+CLEAN_SHARE = {"text": 0.6}
+DIFFUSION = {"text": 0.2}
 SCHEDULE = {
     "decay_share": 0.3,
     "ema_decay": 0.999,
@@ -71,10 +71,6 @@ def parser() -> argparse.ArgumentParser:
         run.add_argument("--learning-rate", type=float, default=learning_rate)
         run.add_argument("--align", type=float, default=1.0,
                          help="weight of the alignment; 0: no teacher")  # fmt: skip
-        if kind == "image":
-            run.add_argument("--align-map", type=float, default=1.0,
-                             help="weight of the alignment token by token; 0 with "
-                             "--align 0: no teacher")  # fmt: skip
         run.add_argument("--align-block", type=int, default=6)
         run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
                          help="share of a batch that is not noised")  # fmt: skip
@@ -90,6 +86,26 @@ def parser() -> argparse.ArgumentParser:
             flag = "--" + name.replace("_", "-")
             run.add_argument(flag, type=type(value), default=value)
 
+    image = commands.add_parser("image", help="make the image backbone, all of it")
+    image.add_argument("--out", type=Path, required=True,
+                       help="folder of latents, checkpoints and export")  # fmt: skip
+    image.add_argument("--emoji", type=Path, nargs="+", required=True,
+                       help="folders of emoji packages, emoji.json first")  # fmt: skip
+    image.add_argument("--icons", type=Path, nargs="*", default=[],
+                       help="folders of Iconify collections")  # fmt: skip
+    image.add_argument("--photos", type=Path, required=True,
+                       help="folder of JPEG photographs, by class")  # fmt: skip
+    image.add_argument("--n-photos", type=int, default=6000)
+    image.add_argument("--n-pictures", type=int, help="at most so many in all")
+    image.add_argument("--n-held", type=int, default=256,
+                       help="pictures kept from training, to compare with")  # fmt: skip
+    image.add_argument("--steps", type=int, default=1000)
+    image.add_argument("--minutes", type=float,
+                       help="stop training after so many, the decay included")  # fmt: skip
+    image.add_argument("--batch-size", type=int, default=32)
+    image.add_argument("--learning-rate", type=float, default=1e-3)
+    image.add_argument("--seed", type=int, default=0)
+
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
     release.add_argument("corpus", type=Path)
@@ -98,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("study", help="compare sizes and teachers")
     compare.add_argument("corpus", type=Path)
     compare.add_argument("--out", type=Path, required=True)
-    compare.add_argument("--kind", choices=list(DEFAULTS), required=True)
+    compare.add_argument("--kind", choices=["image", "text"], required=True)
     compare.add_argument("--minutes", type=float, default=8.0,
                          help="of training for each variant")  # fmt: skip
     compare.add_argument("--numbers", type=int, nargs="+",
@@ -169,13 +185,15 @@ def main(arguments: list[str] | None = None) -> None:
         from sklearn_difffeat.pretraining.export import release
 
         print(f"wrote {release(options.run, options.corpus, options.name)}")
-    else:
-        from sklearn_difffeat.pretraining import image, text
-        from sklearn_difffeat.pretraining.loop import Schedule
+    elif options.command == "image":
+        from sklearn_difffeat.pretraining.image_recipe import run
 
-        recipe = {"image": image.pretrain_image, "text": text.pretrain_text}
-        extra = {"align_map": options.align_map} if options.command == "image" else {}
-        folder = recipe[options.command](
+        run(options)
+    else:
+        from sklearn_difffeat.pretraining.loop import Schedule
+        from sklearn_difffeat.pretraining.text import pretrain_text
+
+        folder = pretrain_text(
             options.corpus,
             options.out,
             Schedule(
@@ -191,7 +209,6 @@ def main(arguments: list[str] | None = None) -> None:
             diffusion=options.diffusion,
             start_from=options.start_from,
             device=options.device,
-            **extra,
         )
         print(f"wrote {folder}")
 

@@ -1,6 +1,7 @@
 """The recipe of the DiT over feature maps, on a handful of made-up drawings."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import drawings, latent_dit, latent_samples, latents
+from sklearn_difffeat.pretraining.__main__ import parser
 from sklearn_difffeat.pretraining.loop import Schedule
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 20,
@@ -190,3 +192,12 @@ def test_the_frechet_distance_is_that_of_two_gaussians():
     # Squared: means differ by 1, deviations by 2 on one axis.
     found = latent_samples.frechet_distance(first, second)
     assert found == pytest.approx(1 + 4, abs=0.1)
+
+
+def test_the_command_takes_folders_of_packages(tmp_path):
+    options = parser().parse_args(
+        ["image", "--out", "run", "--emoji", "google", "twitter", "--photos", "cifar",
+         "--minutes", "25"]
+    )  # fmt: skip
+    assert options.emoji == [Path("google"), Path("twitter")]
+    assert (options.n_held, options.minutes) == (256, 25)
