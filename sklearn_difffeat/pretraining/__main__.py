@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
                        help="pictures kept from training, to compare with")  # fmt: skip
     image.add_argument("--steps", type=int, default=1000)
     image.add_argument("--minutes", type=float,
-                       help="stop training after so many, the decay included")  # fmt: skip
+                       help="stop after so many, the decay included")  # fmt: skip
     image.add_argument("--batch-size", type=int, default=32)
     image.add_argument("--learning-rate", type=float, default=1e-3)
     image.add_argument("--seed", type=int, default=0)
