@@ -5,7 +5,7 @@ representation autoencoder (arXiv 2510.11690) without its decoder. Noise is that
 matching, shifted for the latents' dimension as there, written as the schedule that
 preserves variance with the same ratio of signal to noise. The model predicts the clean
 latents, weighted as the velocity would be (arXiv 2202.00512), up to a bound. Two more
-losses ask of the mean over a block's tokens what a drawing shows:
+losses ask of the maximum over a block's tokens, as features are read, what is shown:
 
 - the pooled features of *another* drawing of the same name, or its own where an artist
   has drawn it alone;
@@ -140,7 +140,7 @@ class Latents:
 
 
 class AlignedDiT(nn.Module):
-    """A DiT, and linear maps from the mean over a block's tokens to its two targets."""
+    """A DiT, and linear maps from the maximum over a block's tokens to two targets."""
 
     def __init__(
         self, model: DiTTransformer2DModel, features: int, words: int, block: int
@@ -161,7 +161,7 @@ class AlignedDiT(nn.Module):
         labels = torch.full_like(timestep, NULL_CLASS)
         predicted = self.model(noisy, timestep=timestep, class_labels=labels).sample
         hook.remove()
-        read = caught[0].mean(1)
+        read = caught[0].amax(1)
         return predicted, self.feature_projector(read), self.name_projector(read)
 
 
