@@ -69,14 +69,13 @@ gave to drawings were targets, never inputs.
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
-is noise-free. Three losses: the error of the clean
-latents (weight {diffusion}); of the maximum over
-block {block}'s tokens, mapped linearly, the cosine with the encoder's pooled features of
-another artist's drawing of the same name, or of the same where there is none (weight
-{other}); and of the same maximum, the drawing's name told from all others by MiniLM's
-embeddings of them (weight {name}). {steps:,} steps of {batch_size} pictures, half of
-them mirrored, AdamW, seed {seed}, exponential average of the weights, half precision.
-Last losses: {losses}.
+is noise-free. Three losses: the error of the clean latents (weight {diffusion}); of the
+maximum over block {block}'s tokens, mapped linearly, the cosine with the encoder's
+features of another artist's drawing of the same name, or of the same where there is
+none (weight {other}); and of the same maximum, the drawing's name told from all others
+by MiniLM's embeddings of them (weight {name}). {steps:,} steps of {batch_size}
+pictures, half of them mirrored, AdamW, seed {seed}, exponential average of the weights,
+half precision. Last losses: {losses}.
 
 `digests.npy` holds the first 64 bits of the SHA-256 of each picture it saw.
 
