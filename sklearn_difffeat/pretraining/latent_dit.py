@@ -129,8 +129,8 @@ class Latents:
         draws = torch.rand(2, size, generator=generator)
         others = chosen.clone()
         for i, (row, draw) in enumerate(zip(chosen.tolist(), draws[0], strict=True)):
-            same = self.same.get(int(self.names[row]), ())
-            same = [one for one in same if one != row]
+            found = self.same.get(int(self.names[row]), ())
+            same = [one for one in found if one != row]
             if same:
                 others[i] = same[int(draw * len(same))]
         clean = (self.maps[chosen].float() - self.mean) / self.std
