@@ -21,6 +21,8 @@ LITE0 = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
 )  # fmt: skip
+# Their maps hold what the head has let go of: 80, 112 and 192 channels.
+EARLIER = (3, 4, 5)
 IMAGENET_MEAN, IMAGENET_STD = 0.498, 0.502
 
 
@@ -68,7 +70,7 @@ class InvertedBottleneck(nn.Sequential):
 
 
 class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
-    """Pixels to latents, the last stage's channels, and from these to features.
+    """Pixels to latents, the maps of some stages, and from these to features.
 
     Parameters
     ----------
@@ -76,10 +78,17 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
         Blocks, kernel, stride, expansion and channels of each stage.
     stem_channels : int
         Of the first convolution, of stride 2.
-    feature_channels : int
-        Of the head, a convolution of 1 x 1: what the classifier pools.
+    head_channels : int
+        Of the head, a convolution of 1 x 1 over the last stage: what the classifier
+        pools.
+    earlier : sequence of int
+        The stages, counted from 0, whose maps join the last one's, brought to its size
+        by their maxima.
     latent_channels : int
-        Those of the last stage.
+        Those of the last stage and of the earlier ones, in this order.
+    feature_channels : int
+        Those of the head, and twice those of the earlier stages, in this order: the
+        second time negated, so that a maximum also reads how little there is.
     block_out_channels : sequence of int
         Channels at each resolution, from the finest on: its length tells the factor.
     scaling_factor : float
@@ -89,6 +98,11 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
     ----------
     latents_mean, latents_std : Tensor of shape (latent_channels, 1, 1)
         Of the latents before they are scaled, over what was trained on.
+
+    Raises
+    ------
+    ValueError
+        When the channels do not add up.
     """
 
     @register_to_config
@@ -96,33 +110,58 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
         self,
         stages: Sequence[Sequence[int]] = LITE0,
         stem_channels: int = 32,
-        feature_channels: int = 1280,
-        latent_channels: int = 320,
+        head_channels: int = 1280,
+        earlier: Sequence[int] = EARLIER,
+        latent_channels: int = 704,
+        feature_channels: int = 2048,
         block_out_channels: Sequence[int] = (32, 16, 24, 40, 112, 320),
         scaling_factor: float = 1.0,
     ) -> None:
         super().__init__()
         layers = [Convolution(3, stem_channels, 3, 2), nn.ReLU6(inplace=True)]
         width = stem_channels
-        for n_blocks, kernel, stride, expansion, channels in stages:
+        self.ends: dict[int, int] = {}
+        for stage, (n_blocks, kernel, stride, expansion, channels) in enumerate(stages):
             for block in range(n_blocks):
                 step = stride if block == 0 else 1
                 layers.append(
                     InvertedBottleneck(width, channels, kernel, step, expansion)
                 )
                 width = channels
+            self.ends[len(layers) - 1] = stage
+        joined = sum(stages[stage][-1] for stage in earlier)
+        found = width + joined, head_channels + 2 * joined
+        if found != (latent_channels, feature_channels):
+            raise ValueError(
+                f"the stages have {found[0]} channels and the features {found[1]}; "
+                f"latent_channels={latent_channels} and "
+                f"feature_channels={feature_channels} have to be these."
+            )
         self.encoder = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            Convolution(width, feature_channels, 1), nn.ReLU6(inplace=True)
+            Convolution(width, head_channels, 1), nn.ReLU6(inplace=True)
         )
         self.register_buffer("latents_mean", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("latents_std", torch.ones(latent_channels, 1, 1))
 
     def encode(self, pixels: torch.Tensor) -> EncoderOutput:
         """Map pixels in [-1, 1] to latents, (n, latent_channels, side, side)."""
-        found = self.encoder((pixels / 2 + 0.5 - IMAGENET_MEAN) / IMAGENET_STD)
+        x = (pixels / 2 + 0.5 - IMAGENET_MEAN) / IMAGENET_STD
+        maps: dict[int, torch.Tensor] = {}
+        for number, layer in enumerate(self.encoder):
+            x = layer(x)
+            if self.ends.get(number) in self.config.earlier:
+                maps[self.ends[number]] = x
+        kept = [
+            functional.adaptive_max_pool2d(maps[stage], x.shape[-2:])
+            for stage in self.config.earlier
+        ]
+        found = torch.cat([x, *kept], dim=1)
         return EncoderOutput(latent=(found - self.latents_mean) / self.latents_std)
 
     def features(self, latents: torch.Tensor) -> torch.Tensor:
-        """Map latents to the head's map, (n, feature_channels, side, side)."""
-        return self.head(latents * self.latents_std + self.latents_mean)
+        """Map latents to the head's and the stages' map, (n, feature_channels, ...)."""
+        maps = latents * self.latents_std + self.latents_mean
+        last = self.config.stages[-1][-1]
+        kept = maps[:, last:]
+        return torch.cat([self.head(maps[:, :last]), kept, -kept], dim=1)

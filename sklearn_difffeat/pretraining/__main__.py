@@ -5,7 +5,7 @@
     python -m sklearn_difffeat.pretraining pack --out corpus ...
     python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
     python -m sklearn_difffeat.pretraining align corpus
-    python -m sklearn_difffeat.pretraining image corpus --out runs/image
+    python -m sklearn_difffeat.pretraining image --out runs/image ...
     python -m sklearn_difffeat.pretraining text --out runs/text ...
     python -m sklearn_difffeat.pretraining study corpus --out runs/study
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
@@ -16,17 +16,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-DEFAULTS = {"image": (10_000, 32, 5e-4)}
-CLEAN_SHARE = {"image": 0.6}
-DIFFUSION = {"image": 1.0}
-SCHEDULE = {
-    "decay_share": 0.3,
-    "ema_decay": 0.999,
-    "checkpoint_every": 200,
-    "frozen_steps": 0,
-    "seed": 0,
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,34 +45,6 @@ def parser() -> argparse.ArgumentParser:
     align.add_argument("corpus", type=Path)
     align.add_argument("--device", default="cpu")
 
-    for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
-        run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
-        run.add_argument("corpus", type=Path)
-        run.add_argument("--out", type=Path, required=True)
-        run.add_argument("--steps", type=int, default=steps)
-        run.add_argument("--batch-size", type=int, default=batch_size)
-        run.add_argument("--learning-rate", type=float, default=learning_rate)
-        run.add_argument("--align", type=float, default=1.0,
-                         help="weight of the alignment; 0: no teacher")  # fmt: skip
-        if kind == "image":
-            run.add_argument("--align-map", type=float, default=1.0,
-                             help="weight of the alignment token by token; 0 with "
-                             "--align 0: no teacher")  # fmt: skip
-        run.add_argument("--align-block", type=int, default=6)
-        run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
-                         help="share of a batch that is not noised")  # fmt: skip
-        run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
-                         help="weight of the diffusion loss")  # fmt: skip
-        run.add_argument("--start-from",
-                         help="name or folder whose weights a new run starts from; "
-                         "--frozen-steps then fit the projectors alone")  # fmt: skip
-        run.add_argument("--device", default="cpu")
-        run.add_argument("--minutes", type=float,
-                         help="stop after so many, the decay included")  # fmt: skip
-        for name, value in SCHEDULE.items():
-            flag = "--" + name.replace("_", "-")
-            run.add_argument(flag, type=type(value), default=value)
-
     text = commands.add_parser("text", help="adapt or go on adapting the text backbone")
     text.add_argument("--out", type=Path, required=True,
                       help="folder of corpus, checkpoints and export")  # fmt: skip
@@ -108,6 +69,26 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("--diffusion", type=float, default=0.1,
                       help="weight of the diffusion loss")  # fmt: skip
     text.add_argument("--device", default="cpu")
+
+    image = commands.add_parser("image", help="make the image backbone, all of it")
+    image.add_argument("--out", type=Path, required=True,
+                       help="folder of latents, checkpoints and export")  # fmt: skip
+    image.add_argument("--emoji", type=Path, nargs="+", required=True,
+                       help="folders of emoji packages, emoji.json first")  # fmt: skip
+    image.add_argument("--icons", type=Path, nargs="*", default=[],
+                       help="folders of Iconify collections")  # fmt: skip
+    image.add_argument("--photos", type=Path, required=True,
+                       help="folder of JPEG photographs, by class")  # fmt: skip
+    image.add_argument("--n-photos", type=int, default=6000)
+    image.add_argument("--n-pictures", type=int, help="at most so many in all")
+    image.add_argument("--n-held", type=int, default=256,
+                       help="pictures kept from training, to compare with")  # fmt: skip
+    image.add_argument("--steps", type=int, default=1000)
+    image.add_argument("--minutes", type=float,
+                       help="stop after so many, the decay included")  # fmt: skip
+    image.add_argument("--batch-size", type=int, default=32)
+    image.add_argument("--learning-rate", type=float, default=1e-3)
+    image.add_argument("--seed", type=int, default=0)
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
@@ -180,31 +161,12 @@ def main(arguments: list[str] | None = None) -> None:
         from sklearn_difffeat.pretraining.export import release
 
         print(f"wrote {release(options.run, options.corpus, options.name)}")
-    elif options.command == "text":
-        adapt_text(options)
-    else:
-        from sklearn_difffeat.pretraining.image import pretrain_image
-        from sklearn_difffeat.pretraining.loop import Schedule
+    elif options.command == "image":
+        from sklearn_difffeat.pretraining.image_recipe import run
 
-        folder = pretrain_image(
-            options.corpus,
-            options.out,
-            Schedule(
-                steps=options.steps,
-                batch_size=options.batch_size,
-                learning_rate=options.learning_rate,
-                minutes=options.minutes,
-                **{name: getattr(options, name) for name in SCHEDULE},
-            ),
-            align=options.align,
-            align_block=options.align_block,
-            clean_share=options.clean_share,
-            diffusion=options.diffusion,
-            start_from=options.start_from,
-            device=options.device,
-            align_map=options.align_map,
-        )
-        print(f"wrote {folder}")
+        run(options)
+    else:
+        adapt_text(options)
 
 
 def adapt_text(options: argparse.Namespace) -> None:

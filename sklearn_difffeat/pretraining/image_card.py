@@ -46,13 +46,14 @@ a representation autoencoder (arXiv 2510.11690) without its decoder. It ships wi
 |---|---|
 | `vae/` | `EfficientNetLiteEncoder`: EfficientNet-Lite0, trained on ImageNet by its \
 authors, unchanged but for batch norms folded and half precision; 224 x 224 pixels to \
-320 x 7 x 7, normalised by channel |
+704 x 7 x 7, the maps of four stages brought to one size, normalised by channel |
 | `transformer/` | `DiTTransformer2DModel`, {num_layers} blocks of width {width}, \
 patch 1, no classes (the null class stands for every picture), predicts clean latents |
 | `scheduler/` | 1,000 timesteps of flow matching's path, shifted for the latents' \
-15,680 numbers, as a variance-preserving schedule |
+34,496 numbers, as a variance-preserving schedule |
 
-Block 0 is the encoder's own map, 1,280 channels after its head.
+Block 0 is the encoder's own map: 1,280 channels of its head, those of three inner
+stages, and the latter negated, so that a maximum also reads how little there is.
 
 ## Data
 
@@ -68,14 +69,13 @@ gave to drawings were targets, never inputs.
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
-is noise-free. Three losses: the error of the clean
-latents (weight {diffusion}); of the mean over block
-{block}'s tokens, mapped linearly, the cosine with the encoder's pooled features of
-another artist's drawing of the same name, or of the same where there is none (weight
-{other}); and of the same mean, the drawing's name told from all others by MiniLM's
-embeddings of them (weight {name}). {steps:,} steps of {batch_size} pictures, half of
-them mirrored, AdamW, seed {seed}, exponential average of the weights, half precision.
-Last losses: {losses}.
+is noise-free. Three losses: the error of the clean latents (weight {diffusion}); of the
+maximum over block {block}'s tokens, mapped linearly, the cosine with the encoder's
+features of another artist's drawing of the same name, or of the same where there is
+none (weight {other}); and of the same maximum, the drawing's name told from all others
+by MiniLM's embeddings of them (weight {name}). {steps:,} steps of {batch_size}
+pictures, half of them mirrored, AdamW, seed {seed}, exponential average of the weights,
+half precision. Last losses: {losses}.
 
 `digests.npy` holds the first 64 bits of the SHA-256 of each picture it saw.
 

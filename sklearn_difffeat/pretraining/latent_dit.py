@@ -1,11 +1,11 @@
 """Pretrain ``dit-tiny``: a DiT over the feature maps of a frozen EfficientNet-Lite0.
 
-The latents are the encoder's last stage, normalised by channel: a representation
-autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow matching,
-shifted for the latents' dimension as there, written as the variance-preserving schedule
-with the same ratio of signal to noise. The model predicts the clean latents, weighted
-as the velocity would be (arXiv 2202.00512), up to a bound. Two more losses ask of the
-mean over a block's tokens what a drawing shows:
+The latents are the maps of the encoder's last stages, normalised by channel: a
+representation autoencoder (arXiv 2510.11690) without its decoder. Noise is that of flow
+matching, shifted for the latents' dimension as there, written as the schedule that
+preserves variance with the same ratio of signal to noise. The model predicts the clean
+latents, weighted as the velocity would be (arXiv 2202.00512), up to a bound. Two more
+losses ask of the maximum over a block's tokens, as features are read, what is shown:
 
 - the pooled features of *another* drawing of the same name, or its own where an artist
   has drawn it alone;
@@ -34,9 +34,9 @@ from sklearn_difffeat.pretraining.latents import read_digests, read_latents
 from sklearn_difffeat.pretraining.loop import Losses, Schedule, train
 
 CONFIG: dict[str, int] = {
-    "num_attention_heads": 5,
+    "num_attention_heads": 6,
     "attention_head_dim": 64,
-    "in_channels": 320,
+    "in_channels": 704,
     "num_layers": 4,
     "sample_size": 7,
     "patch_size": 1,
@@ -129,10 +129,10 @@ class Latents:
         draws = torch.rand(2, size, generator=generator)
         others = chosen.clone()
         for i, (row, draw) in enumerate(zip(chosen.tolist(), draws[0], strict=True)):
-            named = self.same.get(int(self.names[row]), ())
-            alike = [one for one in named if one != row]
-            if alike:
-                others[i] = alike[int(draw * len(alike))]
+            found = self.same.get(int(self.names[row]), ())
+            same = [one for one in found if one != row]
+            if same:
+                others[i] = same[int(draw * len(same))]
         clean = (self.maps[chosen].float() - self.mean) / self.std
         mirrored = draws[1].view(-1, 1, 1, 1) < 0.5
         clean = torch.where(mirrored, clean.flip(3), clean)
@@ -140,7 +140,7 @@ class Latents:
 
 
 class AlignedDiT(nn.Module):
-    """A DiT, and linear maps from the mean over a block's tokens to its two targets."""
+    """A DiT, and linear maps from the maximum over a block's tokens to two targets."""
 
     def __init__(
         self, model: DiTTransformer2DModel, features: int, words: int, block: int
@@ -161,7 +161,7 @@ class AlignedDiT(nn.Module):
         labels = torch.full_like(timestep, NULL_CLASS)
         predicted = self.model(noisy, timestep=timestep, class_labels=labels).sample
         hook.remove()
-        read = caught[0].mean(1)
+        read = caught[0].amax(1)
         return predicted, self.feature_projector(read), self.name_projector(read)
 
 

@@ -24,7 +24,7 @@ SIZE = 224
 THUMBNAIL = 48
 BATCH = 8  # activations of more do not fit the caches of a core
 
-# Maps uint8 (n, size, size, 3) to the last stage, float (n, channels, side, side).
+# Maps uint8 (n, size, size, 3) to latents, float (n, channels, side, side).
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,7 +44,7 @@ def write_latents(
     pictures: Sequence[Picture],
     folder: Path,
     encode: Encode,
-    shape: tuple[int, int, int] = (320, 7, 7),
+    shape: tuple[int, int, int] = (704, 7, 7),
 ) -> None:
     """Encode all pictures, or go on where a run was cut off.
 
@@ -122,15 +122,18 @@ def read_digests(folder: Path) -> np.ndarray:
 def write_targets(folder: Path, encoder: EfficientNetLiteEncoder) -> None:
     """Write ``pooled.npy``, float16 (n, channels), and the names' embeddings.
 
-    The former are the encoder's pooled features of all pictures encoded so far, from
-    their latents; ``names.npz`` holds ``names`` and ``vectors``, float16 (m, 384).
+    The former are the maxima of the encoder's features of all pictures encoded so
+    far, from their latents; ``names.npz`` holds ``names`` and ``vectors``, float16 (m,
+    384), and is left as it is where it was written before.
     """
     latents, _, _ = read_latents(folder)
     rows = []
     for start in range(0, len(latents), 256):
         maps = torch.from_numpy(np.array(latents[start : start + 256])).float()
-        rows.append(encoder.head(maps).mean((2, 3)).half().numpy())
+        rows.append(encoder.features(maps).amax((2, 3)).half().numpy())
     np.save(folder / "pooled.npy", np.concatenate(rows))
+    if (folder / "names.npz").exists():
+        return
     named = json.loads((folder / "names.json").read_text())
     distinct = sorted({name for _, name in named} - {""})
     vectors = embed_texts(distinct, max_length=16)

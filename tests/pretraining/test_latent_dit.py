@@ -1,6 +1,7 @@
 """The recipe of the DiT over feature maps, on a handful of made-up drawings."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from PIL import Image
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import drawings, latent_dit, latent_samples, latents
+from sklearn_difffeat.pretraining.__main__ import parser
 from sklearn_difffeat.pretraining.loop import Schedule
 
-SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 12,
+SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 20,
          "num_layers": 2, "sample_size": 56}  # fmt: skip
 
 
@@ -21,8 +23,10 @@ def encoder():
     return latents.EfficientNetLiteEncoder(
         stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
         stem_channels=8,
-        feature_channels=20,
-        latent_channels=12,
+        head_channels=20,
+        earlier=[0],
+        latent_channels=20,
+        feature_channels=36,
         block_out_channels=[8, 8, 12],
     ).eval()
 
@@ -87,7 +91,7 @@ def test_no_item_of_openclipart_is_used(pictures, encoder, tmp_path, monkeypatch
     )
     folder = tmp_path / "corpus"
     encode = latents.encode_with(encoder)
-    latents.write_latents(pictures, folder, encode, (12, 56, 56))
+    latents.write_latents(pictures, folder, encode, (20, 56, 56))
     maps, names, rows = latents.read_latents(folder)
     used = [pictures[row] for row in rows]
     assert item not in used
@@ -103,7 +107,7 @@ def test_digests_are_compared_with_the_items_own():
 def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
     encode = latents.encode_with(encoder)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    latents.write_latents(pictures, whole, encode, (12, 56, 56))
+    latents.write_latents(pictures, whole, encode, (20, 56, 56))
 
     def cut(pixels):
         if calls:
@@ -115,9 +119,9 @@ def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
     latents.BATCH = 4
     try:
         with pytest.raises(KeyboardInterrupt):
-            latents.write_latents(pictures, parts, cut, (12, 56, 56))
+            latents.write_latents(pictures, parts, cut, (20, 56, 56))
         assert len(latents.read_latents(parts)[0]) == 4
-        latents.write_latents(pictures, parts, encode, (12, 56, 56))
+        latents.write_latents(pictures, parts, encode, (20, 56, 56))
     finally:
         latents.BATCH = batch
     np.testing.assert_allclose(
@@ -143,7 +147,7 @@ def test_a_run_is_resumed_and_exported_in_the_hub_layout(
         lambda texts, **options: np.random.default_rng(0).normal(size=(len(texts), 6)),
     )
     corpus = tmp_path / "corpus"
-    latents.write_latents(pictures, corpus, latents.encode_with(encoder), (12, 56, 56))
+    latents.write_latents(pictures, corpus, latents.encode_with(encoder), (20, 56, 56))
     latents.write_targets(corpus, encoder)
     plan = {"batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2}
     for steps in (2, 4):
@@ -156,7 +160,7 @@ def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     model = latent_dit.DiTTransformer2DModel.from_pretrained(
         folder, subfolder="transformer"
     )
-    assert model.config.in_channels == 12
+    assert model.config.in_channels == 20
     vae = latents.EfficientNetLiteEncoder.from_pretrained(folder, subfolder="vae")
     maps, _, rows = latents.read_latents(corpus)
     scale = torch.from_numpy(maps[rows[1:]]).float().std((0, 2, 3))
@@ -188,3 +192,12 @@ def test_the_frechet_distance_is_that_of_two_gaussians():
     # Squared: means differ by 1, deviations by 2 on one axis.
     found = latent_samples.frechet_distance(first, second)
     assert found == pytest.approx(1 + 4, abs=0.1)
+
+
+def test_the_command_takes_folders_of_packages(tmp_path):
+    options = parser().parse_args(
+        ["image", "--out", "run", "--emoji", "google", "twitter", "--photos", "cifar",
+         "--minutes", "25"]
+    )  # fmt: skip
+    assert options.emoji == [Path("google"), Path("twitter")]
+    assert (options.n_held, options.minutes) == (256, 25)
