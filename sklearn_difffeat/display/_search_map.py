@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_difffeat.search._judge import followed_metric, metrics_of
+
 
 def read_search(
     search: Any, modality: str | None, metric: str | None
@@ -98,11 +100,9 @@ def _values_of(search: Any, name: str, tried: list[Any]) -> list[Any]:
 
 
 def _metric(search: Any, results: dict[str, Any], metric: str | None) -> str:
-    columns = [name for name in results if name.startswith("mean_test_")]
-    known = [name.removeprefix("mean_test_") for name in columns]
+    known = metrics_of(results)
     if metric is None:
-        refit = search.refit
-        return refit if isinstance(refit, str) and refit in known else known[0]
+        return followed_metric(search.refit, known)
     if metric not in known:
         raise ValueError(
             f"metric={metric!r} was not computed by the search; choose from {known}."

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from itertools import chain
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from sklearn_difffeat.extraction._batches import Batch, prefetched
 from sklearn_difffeat.extraction._features import Features
@@ -139,7 +140,7 @@ class Extraction:
             step = max(1, len(order))
         elif self.job.batch_size is not None:
             step = min(step, self.job.batch_size)
-        windows = (order[start : start + step] for start in range(0, len(order), step))
+        windows = (order[part] for part in gen_batches(len(order), step))
         for window, contents in prefetched(windows, self._read):
             fresh = self._first_of_each(window, contents)
             if self.store is not None and len(fresh):

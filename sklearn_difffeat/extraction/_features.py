@@ -104,8 +104,7 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     step = max(1, ONE_THREAD // values.shape[1])
     found = np.empty(values.shape, dtype=np.float32)
     target = torch.from_numpy(found)
-    for start in range(0, len(values), step):
+    for rows in gen_batches(len(values), step):
         # A copy: torch warns of arrays that it may not write to.
-        part = torch.from_numpy(values[start : start + step].copy())
-        target[start : start + step] = part
+        target[rows] = torch.from_numpy(values[rows].copy())
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import extract_tb
 from typing import Any
@@ -16,6 +16,17 @@ from sklearn.model_selection._validation import (
 
 from sklearn_difffeat.search._axes import Axis
 from sklearn_difffeat.search._walk import Point
+
+
+def metrics_of(results: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that ``cv_results_`` holds, ``"score"`` where it is one."""
+    means = (name for name in results if name.startswith("mean_test_"))
+    return [name.removeprefix("mean_test_") for name in means]
+
+
+def followed_metric(refit: Any, metrics: list[str]) -> str:
+    """Return the metric that ``refit`` names, else the first."""
+    return refit if isinstance(refit, str) and refit in metrics else metrics[0]
 
 
 class RepeatedSplits:
@@ -138,13 +149,10 @@ class Judge:
 
     def _score_name(self) -> str:
         """The column that the walk follows: the metric of ``refit``, or the first."""
-        found = [name for name in self._results if name.startswith("mean_test_")]
-        if found != ["mean_test_score"]:
-            metrics = [name.removeprefix("mean_test_") for name in found]
+        metrics = metrics_of(self._results)
+        if metrics != ["score"]:
             self._search._check_refit_for_multimetric(metrics)
-            if isinstance(self._search.refit, str):
-                return f"mean_test_{self._search.refit}"
-        return found[0]
+        return f"mean_test_{followed_metric(self._search.refit, metrics)}"
 
     @contextmanager
     def _batch_context(self, n_fits: int) -> Iterator[dict[str, Any]]:
