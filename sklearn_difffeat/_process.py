@@ -16,11 +16,8 @@ import psutil
 WAIT_SECONDS = 10.0
 
 
-class _Process:
-    """Of this process: whether it used torch, and was forked from one that had it."""
-
-    used_torch = False
-    inherited_torch = False
+# Whether this process used torch, and was forked from one that had it.
+_used_torch = _inherited_torch = False
 
 
 def uses_torch() -> None:
@@ -30,10 +27,10 @@ def uses_torch() -> None:
     forked process therefore computes in one thread, as the workers of torch's own
     DataLoader do.
     """
-    if not _Process.used_torch:
-        _Process.used_torch = True
-        if _Process.inherited_torch:
-            _compute_in_one_thread()
+    global _used_torch
+    if _inherited_torch and not _used_torch:
+        _compute_in_one_thread()
+    _used_torch = True
 
 
 def refuse_inherited_gpu(device: str) -> None:
@@ -108,8 +105,9 @@ def _register(**hooks: Callable[[], None]) -> None:
 
 
 def _after_in_child() -> None:
-    _Process.inherited_torch = "torch" in sys.modules
-    if _Process.used_torch:
+    global _inherited_torch
+    _inherited_torch = "torch" in sys.modules
+    if _used_torch:
         # At once: only the thread that forked is there, and others will follow it.
         _compute_in_one_thread()
 

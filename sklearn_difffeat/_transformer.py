@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,14 +16,21 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_difffeat.extraction._plan import Plan, resolve_blocks, resolve_timesteps
-from sklearn_difffeat.inputs._column import Cells, as_cells, find_missing
+from sklearn_difffeat.extraction._plan import (
+    Plan,
+    resolve_blocks,
+    resolve_timesteps,
+    without_repeats,
+)
+from sklearn_difffeat.inputs._column import Column
 from sklearn_difffeat.inputs._reader import Reader
 from sklearn_difffeat.modalities._array import ModalityArray
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import BackboneInfo
     from sklearn_difffeat.checkpoints._source import Source
+    from sklearn_difffeat.extraction._job import Job, Rows
+    from sklearn_difffeat.store._rows import StoredRows
 
 
 class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
@@ -45,11 +53,12 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     """
 
     _modality: ClassVar[str]
-    _accepts_arrays: ClassVar[bool] = False
+    _reader_class: ClassVar[type[Reader]]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "backbone": [str, os.PathLike],
         "revision": [str, None],
+        "norm": [StrOptions({"auto", "l2"}), None],
         "n_draws": [Interval(numbers.Integral, 1, None, closed="left")],
         "batch_size": [
             StrOptions({"auto"}),
@@ -68,23 +77,14 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     }
 
     @abstractmethod
-    def _check_cell(self, cell: Any, row: int) -> None:
-        """Raise TypeError when a cell is of a kind that cannot be transformed."""
-
-    def _check_present(self, cells: Cells, rows: Sequence[int]) -> None:
-        """Raise OSError when some cell names a file that is not there."""
-
-    def _are_plainly_good(self, cells: Cells) -> bool:
-        """Whether a look at all cells at once saves a look at each."""
-        return False
-
-    @abstractmethod
-    def _check_input_size(self, info: BackboneInfo) -> None:
+    def _check_input_size(
+        self, info: BackboneInfo, poolings: Sequence[str | tuple[str, int]]
+    ) -> None:
         """Raise ValueError when the backbone cannot take the input size asked for."""
 
     @abstractmethod
-    def _check_pooling(self) -> str | tuple[str, int]:
-        """Return the validated pooling."""
+    def _check_pooling(self, pooling: Any) -> str | tuple[str, int]:
+        """Return one validated pooling."""
 
     @abstractmethod
     def _reader(self, info: BackboneInfo) -> Reader:
@@ -123,15 +123,16 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             When the backbone is a hub id that is neither cached nor reachable.
         """
         self._validate_params()
-        self._check_cells(as_cells(X, arrays=self._accepts_arrays))
+        self._column(X)
         _, info = self._locate(self._hub_options())
         plan = self._plan_for(info, self.block, self.timestep)
-        blocks, timesteps = plan.blocks, plan.timesteps
         self.n_blocks_ = info.n_blocks
         self.n_timesteps_ = info.n_timesteps
         self.backbone_fingerprint_ = info.fingerprint
-        self.block_ = blocks[0] if _is_scalar(self.block) else list(blocks)
-        self.timestep_ = timesteps[0] if _is_scalar(self.timestep) else list(timesteps)
+        self.block_ = _as_given(self._or_auto("block", info), plan.blocks)
+        self.timestep_ = _as_given(self._or_auto("timestep", info), plan.timesteps)
+        self.pooling_ = _as_given(self._or_auto("pooling", info), plan.poolings)
+        self.norm_ = plan.norm
         self.n_features_out_ = plan.n_features(info.width_of)
         self.revision_ = info.revision
         self._plan, self._info = plan, info
@@ -160,9 +161,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         FileNotFoundError
             When a path leads to no file, naming its row.
         """
+        from sklearn_difffeat.extraction._extract import extract
+
         check_is_fitted(self)
-        cells = as_cells(X, arrays=self._accepts_arrays)
-        absent, errors = self._check_cells(cells)
+        column = self._column(X)
         options = self._hub_options() | {"revision": self.revision_}
         source, info = self._locate(options)
         if info.fingerprint != self.backbone_fingerprint_:
@@ -171,11 +173,12 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 f"fitted with (found {info.fingerprint}, fitted with "
                 f"{self.backbone_fingerprint_}); restore that backbone or fit again."
             )
-        features = np.empty((len(cells), self.n_features_out_), np.float32)
-        features[absent] = features[list(errors)] = np.nan
         everything = range(info.n_blocks + 1)
         blocks = everything if self.cache else self._plan.blocks
-        self._gather(cells, absent, errors, source, info, self._plan, blocks, features)
+        job, store = self._job(column, source, info, self._plan, blocks)
+        features = np.full((len(column.cells), self.n_features_out_), np.nan, "f4")
+        rows = extract(job, column, store, features, self.n_jobs, self._progress())
+        self._warn(column, rows, job, info)
         return ModalityArray.wrap(features, modality=self._modality)
 
     def precompute(
@@ -212,13 +215,14 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         >>> texts = ["a red apple", "two birds"]
         >>> _ = transformer.precompute(texts, timesteps=[0, 100])
         """
+        from sklearn_difffeat.extraction._extract import extract
+
         self._validate_params()
         if not self.cache:
             raise ValueError(
                 f"cache={self.cache!r} leaves nothing to fill; set True or a path."
             )
-        cells = as_cells(X, arrays=self._accepts_arrays)
-        absent, errors = self._check_cells(cells)
+        column = self._column(X)
         source, info = self._locate(self._hub_options())
         plan = self._plan_for(
             info,
@@ -226,35 +230,35 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             self.timestep if timesteps is None else timesteps,
         )
         kept = range(max(plan.blocks) + 1)
-        self._gather(cells, absent, errors, source, info, plan, kept, None)
+        job, store = self._job(column, source, info, plan, kept)
+        rows = extract(job, column, store, None, self.n_jobs, self._progress())
+        self._warn(column, rows, job, info)
         return self
 
-    def _gather(
+    def _column(self, X: Any) -> Column:
+        return Column.of(
+            X, self._reader_class, missing=self.missing, unreadable=self.unreadable
+        )
+
+    def _job(
         self,
-        cells: Cells,
-        absent: np.ndarray,
-        errors: dict[int, Exception],
+        column: Column,
         source: Source,
         info: BackboneInfo,
         plan: Plan,
         blocks: Sequence[int],
-        features: np.ndarray | None,
-    ) -> None:
+    ) -> tuple[Job, StoredRows | None]:
         from sklearn_difffeat.extraction._devices import native_dtype, usable_device
-        from sklearn_difffeat.extraction._gather import gather
         from sklearn_difffeat.extraction._job import Job
         from sklearn_difffeat.store._store import store_for
 
-        n_present = int((~absent).sum())
-        present = np.setdiff1d(np.flatnonzero(~absent), list(errors))
-        if not len(present):
-            self._warn_unreadable(errors, n_present)
-            return
-        store = store_for(self.cache)
+        if self.unreadable == "error":
+            column.check_files(self._reader_class)
         device = usable_device(self.device)
         dtype = self.dtype
         if dtype == "auto":
-            dtype = native_dtype(device) if self._modality == "image" else "float32"
+            exact = self._reader_class.pads
+            dtype = "float32" if exact else native_dtype(device)
         job = Job(
             source=source,
             fingerprint=info.fingerprint,
@@ -263,46 +267,35 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             reader=self._reader(info),
             plan=plan,
             blocks=tuple(blocks),
-            keep=store is not None,
+            widths=tuple(map(info.width_of, plan.blocks)),
             batch_size=None if self.batch_size == "auto" else int(self.batch_size),
+            unreadable=self.unreadable,
         )
-        if self.unreadable == "error":
-            # Before hours of passes, rather than after them.
-            self._check_present(cells, present.tolist())
-        with self._progress(len(present)) as progress:
-            outcome = gather(
-                job,
-                cells,
-                present,
-                store,
-                features,
-                n_jobs=self.n_jobs,
-                on_done=progress.update,
-            )
-        if outcome.n_truncated:
-            self._warn_truncated(outcome.n_truncated, n_present, info)
-        if outcome.n_overflowed:
+        return job, store_for(self.cache) if len(column.present) else None
+
+    def _warn(self, column: Column, rows: Rows, job: Job, info: BackboneInfo) -> None:
+        """Say what is to be said of the rows, in one warning each."""
+        n_rows = column.n_held
+        if n_truncated := int(rows.truncated.sum()):
+            self._warn_truncated(n_truncated, n_rows, info)
+        if n_overflowed := int(rows.overflowed.sum()):
             warnings.warn(
-                f"{outcome.n_overflowed} of {n_present} rows exceed the range of "
-                f"{dtype} and were computed in float32; dtype='float32' or 'bfloat16' "
-                "spares the second pass.",
+                f"{n_overflowed} of {n_rows} rows exceed the range of {job.dtype} and "
+                "were computed in float32; dtype='float32' or 'bfloat16' spares the "
+                "second pass.",
                 UserWarning,
                 stacklevel=3,
             )
-        self._warn_unreadable(errors | outcome.errors, n_present)
-
-    def _warn_unreadable(self, errors: dict[int, Exception], n_rows: int) -> None:
-        if not errors:
-            return
-        rows = sorted(errors)
-        more = ", ..." if len(rows) > 5 else ""
-        warnings.warn(
-            f"{len(rows)} of {n_rows} {self._modality}s could not be read and became "
-            f"rows of NaN: rows {', '.join(map(str, rows[:5]))}{more} of X (the first: "
-            f"{errors[rows[0]]}).",
-            UserWarning,
-            stacklevel=4,
-        )
+        if errors := column.errors | rows.errors:
+            first = sorted(errors)
+            more = ", ..." if len(first) > 5 else ""
+            warnings.warn(
+                f"{len(errors)} of {n_rows} {self._modality}s could not be read and "
+                f"became rows of NaN: rows {', '.join(map(str, first[:5]))}{more} of X "
+                f"(the first: {errors[first[0]]}).",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``b{block}_t{timestep}_{i}`` for every column.
@@ -319,26 +312,6 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         names = self._plan.feature_names(self._info.width_of)
         return np.asarray(names, dtype=object)
 
-    def _check_cells(self, cells: Cells) -> tuple[np.ndarray, dict[int, Exception]]:
-        """Return which cells are missing, and why others are unreadable."""
-        absent = find_missing(cells)
-        errors: dict[int, Exception] = {}
-        if absent.any() and self.missing == "error":
-            rows = np.flatnonzero(absent)
-            raise ValueError(
-                f"row {rows[0]} of X: the cell is missing ({cells[rows[0]]!r}), as in "
-                f"{len(rows)} of {len(cells)} rows; drop them, or set missing='nan'."
-            )
-        if not self._are_plainly_good(cells):
-            for row in np.flatnonzero(~absent).tolist():
-                try:
-                    self._check_cell(cells[row], row)
-                except ValueError as error:
-                    if self.unreadable == "error":
-                        raise
-                    errors[row] = error
-        return absent, errors
-
     def _locate(self, options: dict[str, Any]) -> tuple[Source, BackboneInfo]:
         from sklearn_difffeat.backbones import locate_backbone
 
@@ -351,14 +324,26 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return source, info
 
     def _plan_for(self, info: BackboneInfo, block: Any, timestep: Any) -> Plan:
-        self._check_input_size(info)
+        pooling = self._or_auto("pooling", info)
+        poolings = tuple(map(self._check_pooling, _as_list_of_poolings(pooling)))
+        self._check_input_size(info, poolings)
+        if _is_auto(block):
+            block = info.reading.block
+        if _is_auto(timestep):
+            timestep = info.reading.timestep
         return Plan(
             blocks=resolve_blocks(block, info.n_blocks, info.name),
             timesteps=resolve_timesteps(timestep, info.n_timesteps, info.name),
-            pooling=self._check_pooling(),
+            poolings=without_repeats("pooling", pooling, poolings),
             n_draws=int(self.n_draws),
             seed=int(self.random_state),
+            norm=self._or_auto("norm", info),
         )
+
+    def _or_auto(self, name: str, info: BackboneInfo) -> Any:
+        """Return a parameter, or what is recommended for the backbone."""
+        value = getattr(self, name)
+        return getattr(info.reading, name) if _is_auto(value) else value
 
     def _hub_options(self) -> dict[str, Any]:
         return {
@@ -367,11 +352,11 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
             "trust_remote_code": self.trust_remote_code,
         }
 
-    def _progress(self, n_rows: int) -> Any:
+    def _progress(self) -> Any:
         from tqdm.auto import tqdm
 
         name = f"{self._modality} features"
-        return tqdm(total=n_rows, desc=name, unit="row", disable=not self.verbose)
+        return partial(tqdm, desc=name, unit="row", disable=not self.verbose)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -381,5 +366,24 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _is_scalar(value: Any) -> bool:
-    return np.ndim(value) == 0
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _as_given(value: Any, found: tuple[Any, ...]) -> Any:
+    """Return what was found for one value as one, for a list of them as a list."""
+    is_one = isinstance(value, (str, numbers.Integral)) or _is_grid(value)
+    return found[0] if is_one else list(found)
+
+
+def _is_grid(pooling: Any) -> bool:
+    is_pair = isinstance(pooling, (tuple, list)) and len(pooling) == 2
+    return is_pair and pooling[0] == "grid" and not isinstance(pooling[1], (str, tuple))
+
+
+def _as_list_of_poolings(pooling: Any) -> list[Any]:
+    if not isinstance(pooling, (list, tuple)) or _is_grid(pooling):
+        return [pooling]
+    if not pooling:
+        raise ValueError(f"pooling={pooling!r} is an empty list; name at least one.")
+    return list(pooling)

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.inputs._column import Cells, all_strings
-from sklearn_difffeat.inputs._image_cells import check_image_cell, check_path
 from sklearn_difffeat.inputs._image_reader import ImageReader
 
 if TYPE_CHECKING:
@@ -37,14 +34,20 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Embedded name, hub id, or folder in the hub's layout.
     revision : str, default=None
         Hub revision.
-    block : int, {"middle", "last"} or list of them, default="middle"
+    block : "auto", int, {"middle", "last"} or list of them, default="auto"
         0 is the token embeddings, k the output of the k-th block; negative numbers
-        count from the end; a list concatenates.
-    timestep : int, "middle" or list of them, default="middle"
+        count from the end; a list concatenates. "auto" is the reading recommended for
+        the backbone, which :func:`describe_backbone` tells with its source; where
+        nobody has found one it is the middle.
+    timestep : "auto", int, "middle" or list of them, default="auto"
         0 is the clean input, the model told t = 0; t >= 1 the scheduler's training
-        index; a list concatenates.
-    pooling : {"mean", "max"} or ("grid", k), default="mean"
-        Over all tokens, or the mean in each of k x k cells of the picture.
+        index; a list concatenates. "auto" as for the block.
+    pooling : "auto", "mean", "max", ("grid", k) or list of them, default="auto"
+        Over all tokens, or the mean in each of k x k cells of the picture; a list
+        concatenates, from one pass. "auto" as for the block, else "mean".
+    norm : {"auto", "l2"} or None, default="auto"
+        "l2" scales what each pooling gives at each block and timestep to unit length,
+        so that it tells by its direction alone. "auto" as for the block, else None.
     n_draws : int, default=1
         Noise draws averaged.
     cache : True, str or path, default=None
@@ -83,6 +86,8 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     ----------
     block_, timestep_ : int or list of int
         Resolved numbers.
+    pooling_ : str, tuple or list of them
+    norm_ : str or None
     n_blocks_, n_timesteps_, n_features_out_ : int
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again before extraction.
@@ -123,7 +128,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """
 
     _modality = "image"
-    _accepts_arrays = True
+    _reader_class = ImageReader
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DiffusionFeatureTransformer._parameter_constraints,
@@ -136,9 +141,10 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         backbone: str | os.PathLike[str] = "dit-tiny",
         *,
         revision: str | None = None,
-        block: int | str | Sequence[int | str] = "middle",
-        timestep: int | str | Sequence[int | str] = "middle",
-        pooling: str | tuple[str, int] = "mean",
+        block: int | str | Sequence[int | str] = "auto",
+        timestep: int | str | Sequence[int | str] = "auto",
+        pooling: str | tuple[str, int] | Sequence[str | tuple[str, int]] = "auto",
+        norm: str | None = "auto",
         n_draws: int = 1,
         cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
@@ -159,6 +165,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.block = block
         self.timestep = timestep
         self.pooling = pooling
+        self.norm = norm
         self.n_draws = n_draws
         self.cache = cache
         self.batch_size = batch_size
@@ -174,18 +181,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_cell(self, cell: Any, row: int) -> None:
-        check_image_cell(cell, row)
-
-    def _check_present(self, cells: Cells, rows: Sequence[int]) -> None:
-        if isinstance(cells, (list, tuple)):
-            for row in rows:
-                check_path(cells[row], row)
-
-    def _are_plainly_good(self, cells: Cells) -> bool:
-        return isinstance(cells, np.ndarray) or all_strings(cells)
-
-    def _check_input_size(self, info: BackboneInfo) -> None:
+    def _check_input_size(
+        self, info: BackboneInfo, poolings: Sequence[str | tuple[str, int]]
+    ) -> None:
         size, step = self.image_size, info.input_step
         if size is not None and size % step:
             raise ValueError(
@@ -198,16 +196,17 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 f"image_size={size} exceeds the {largest} pixels that the positions of "
                 f"backbone {info.name!r} reach; choose at most that."
             )
-        pooling = self._check_pooling()
         side = (size or info.input_size) // step
-        if isinstance(pooling, tuple) and pooling[1] > side:
+        if (
+            max((one[1] for one in poolings if isinstance(one, tuple)), default=0)
+            > side
+        ):
             raise ValueError(
                 f"pooling={self.pooling!r} asks for more cells than the {side} x "
                 f"{side} tokens of a picture; choose at most {side}."
             )
 
-    def _check_pooling(self) -> str | tuple[str, int]:
-        pooling = self.pooling
+    def _check_pooling(self, pooling: Any) -> str | tuple[str, int]:
         if isinstance(pooling, str) and pooling in ("mean", "max"):
             return pooling
         is_grid = isinstance(pooling, (tuple, list)) and len(pooling) == 2
@@ -217,8 +216,8 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             if is_integer and not isinstance(cells, bool) and int(cells) >= 1:
                 return "grid", int(cells)
         raise ValueError(
-            f"pooling={pooling!r} is unknown; use 'mean', 'max' or ('grid', k) with an "
-            "integer k >= 1."
+            f"pooling={pooling!r} is unknown; use 'auto', 'mean', 'max', ('grid', k) "
+            "with an integer k >= 1, or a list of them."
         )
 
     def _plan_for(self, info: BackboneInfo, block: Any, timestep: Any) -> Plan:
@@ -231,7 +230,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         return replace(plan, prompt=self.prompt)
 
     def _reader(self, info: BackboneInfo) -> ImageReader:
-        return ImageReader(self.image_size or info.input_size, self.unreadable)
+        return ImageReader(self.image_size or info.input_size)
 
     def _warn_truncated(
         self, n_truncated: int, n_rows: int, info: BackboneInfo

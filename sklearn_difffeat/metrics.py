@@ -17,6 +17,8 @@ from sklearn.metrics import (
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sklearn_difffeat._indicator import check_indicator
+
 
 @validate_params(
     {
@@ -45,8 +47,9 @@ def multilabel_report(
     Returns
     -------
     dict of str to float
-        ``mAP``: mean over labels of the non-interpolated average precision; labels
-        without a positive are left out, with one warning that counts them.
+        Each from 0 to 1, higher is better. ``mAP``: mean over labels of the
+        non-interpolated average precision; labels without a positive are left out,
+        with one warning that counts them, NaN where none has one.
         ``CP``, ``CR``: mean over all labels of precision and recall; a label never
         predicted has precision 0. ``CF1``: harmonic mean of CP and CR.
         ``CF1_mean``: mean over labels of each label's F1, the other number that is
@@ -70,7 +73,7 @@ def multilabel_report(
     >>> report["mAP"], report["CF1"]
     (1.0, 0.857...)
     """
-    truth = _indicator(Y_true, "Y_true")
+    truth = check_indicator(Y_true, "Y_true").astype(int)
     # Unsigned and boolean scores would not survive the minus below.
     score = check_array(Y_score, input_name="Y_score", dtype=[np.float64, np.float32])
     check_consistent_length(truth, score)
@@ -164,8 +167,8 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
     (4, 0.86)
     """
     Z = check_array(Z, input_name="Z")
-    if np.ndim(labels) == 2 or hasattr(labels, "tocsr"):
-        indicator = _indicator(labels, "labels")
+    if np.ndim(labels) == 2:
+        indicator = check_indicator(labels, "labels")
         check_consistent_length(Z, indicator)
         used = indicator.sum(axis=1) == 1
         Z, clusters = Z[used], indicator[used].argmax(axis=1)
@@ -185,14 +188,3 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
         "n_rows": n_rows,
         "n_clusters": n_clusters,
     }
-
-
-def _indicator(labels: Any, name: str) -> np.ndarray:
-    checked = check_array(labels, accept_sparse=True, input_name=name)
-    dense = np.asarray(checked.toarray() if hasattr(checked, "toarray") else checked)
-    if not np.isin(dense, (0, 1)).all():
-        raise ValueError(
-            f"{name} holds values other than 0 and 1; pass an indicator matrix, as "
-            "MultiLabelBinarizer makes it."
-        )
-    return dense.astype(int)

@@ -37,12 +37,8 @@ class ModalityColumnTransformer(ColumnTransformer):
     def _label(self, output: Any) -> Any:
         if not isinstance(output, np.ndarray):
             return output
-        spans = sorted(
-            (columns.start, columns.stop - columns.start, name)
-            for name, columns in self.output_indices_.items()
-            if columns.stop > columns.start
-        )
-        layout = tuple((name, width) for _, width, name in spans)
+        spans = sorted((c.start, c.stop, n) for n, c in self.output_indices_.items())
+        layout = tuple((name, end - begin) for begin, end, name in spans if end > begin)
         return ModalityArray.with_layout(output, layout)
 
 
@@ -73,7 +69,7 @@ def make_fusion_pipeline(
     Raises
     ------
     ValueError
-        If a transformer is not a triple.
+        If there is no transformer, or one is not a triple.
 
     Examples
     --------
@@ -99,6 +95,5 @@ def make_fusion_pipeline(
             )
     features = ModalityColumnTransformer(list(transformers), sparse_threshold=0)
     head = FusionClassifier() if classifier is None else classifier
-    return Pipeline(
-        [("features", features), ("classifier", head)], memory=memory, verbose=verbose
-    )
+    steps = [("features", features), ("classifier", head)]
+    return Pipeline(steps, memory=memory, verbose=verbose)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
-from sklearn_difffeat.inputs._column import Cells, all_strings
 from sklearn_difffeat.inputs._text_reader import TextReader
 
 if TYPE_CHECKING:
@@ -34,13 +33,19 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Embedded name, hub id, or folder in the hub's layout.
     revision : str, default=None
         Hub revision.
-    block : int, {"middle", "last"} or list of them, default="last"
+    block : "auto", int, {"middle", "last"} or list of them, default="auto"
         0 is the token embeddings, k the output of the k-th block; negative numbers
-        count from the end; a list concatenates.
-    timestep : int, "middle" or list of them, default=0
-        0 masks nothing; a list concatenates.
-    pooling : {"mean", "max"}, default="mean"
-        Over the real tokens; padding and special tokens are ignored.
+        count from the end; a list concatenates. "auto" is the reading recommended for
+        the backbone, which :func:`describe_backbone` tells with its source; where
+        nobody has found one it is the last.
+    timestep : "auto", int, "middle" or list of them, default="auto"
+        0 masks nothing; a list concatenates. "auto" as for the block, else 0.
+    pooling : "auto", {"mean", "max"} or list of them, default="auto"
+        Over the real tokens; padding and special tokens are ignored. A list
+        concatenates, from one pass. "auto" as for the block, else "mean".
+    norm : {"auto", "l2"} or None, default="auto"
+        "l2" scales what each pooling gives at each block and timestep to unit length,
+        so that it tells by its direction alone. "auto" as for the block, else None.
     n_draws : int, default=1
         Draws of the mask averaged.
     cache : True, str or path, default=None
@@ -76,6 +81,8 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     ----------
     block_, timestep_ : int or list of int
         Resolved numbers.
+    pooling_ : str or list of str
+    norm_ : str or None
     n_blocks_, n_timesteps_, n_features_out_ : int
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again before extraction.
@@ -101,6 +108,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """
 
     _modality = "text"
+    _reader_class = TextReader
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DiffusionFeatureTransformer._parameter_constraints,
@@ -112,9 +120,10 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         backbone: str | os.PathLike[str] = "mdlm-tiny",
         *,
         revision: str | None = None,
-        block: int | str | Sequence[int | str] = "last",
-        timestep: int | str | Sequence[int | str] = 0,
-        pooling: str = "mean",
+        block: int | str | Sequence[int | str] = "auto",
+        timestep: int | str | Sequence[int | str] = "auto",
+        pooling: str | Sequence[str] = "auto",
+        norm: str | None = "auto",
         n_draws: int = 1,
         cache: bool | str | os.PathLike[str] | None = None,
         batch_size: int | str = "auto",
@@ -134,6 +143,7 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.block = block
         self.timestep = timestep
         self.pooling = pooling
+        self.norm = norm
         self.n_draws = n_draws
         self.cache = cache
         self.batch_size = batch_size
@@ -148,36 +158,22 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_cell(self, cell: Any, row: int) -> None:
-        if not isinstance(cell, str):
-            raise TypeError(
-                f"row {row} of X: a cell of type {type(cell).__name__} is no text; "
-                "pass str."
-            )
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"row {row} of X: the text is not valid Unicode ({error}); decode it "
-                "again with errors='replace'."
-            ) from error
-
-    def _are_plainly_good(self, cells: Cells) -> bool:
-        return all_strings(cells) and all(map(str.isascii, cells))
-
-    def _check_input_size(self, info: BackboneInfo) -> None:
+    def _check_input_size(
+        self, info: BackboneInfo, poolings: Sequence[str | tuple[str, int]]
+    ) -> None:
         if self.max_length is not None and self.max_length > info.input_size:
             raise ValueError(
                 f"max_length={self.max_length} exceeds the {info.input_size} positions "
                 f"of backbone {info.name!r}; choose at most that."
             )
 
-    def _check_pooling(self) -> str | tuple[str, int]:
-        if not isinstance(self.pooling, str) or self.pooling not in ("mean", "max"):
+    def _check_pooling(self, pooling: Any) -> str | tuple[str, int]:
+        if not isinstance(pooling, str) or pooling not in ("mean", "max"):
             raise ValueError(
-                f"pooling={self.pooling!r} is unknown; use 'mean' or 'max'."
+                f"pooling={pooling!r} is unknown; use 'auto', 'mean', 'max', or a list "
+                "of them."
             )
-        return self.pooling
+        return pooling
 
     def _reader(self, info: BackboneInfo) -> TextReader:
         return TextReader(self.max_length or info.input_size)

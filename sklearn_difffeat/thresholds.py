@@ -15,6 +15,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
+from sklearn.metrics import confusion_matrix_at_thresholds
 from sklearn.model_selection import (
     BaseCrossValidator,
     BaseShuffleSplit,
@@ -23,7 +24,7 @@ from sklearn.model_selection import (
     cross_val_predict,
 )
 from sklearn.model_selection._split import _CVIterableWrapper
-from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
+from sklearn.utils import Tags, _safe_indexing, column_or_1d, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -36,12 +37,92 @@ from sklearn.utils.validation import (
     _check_method_params,
     _check_sample_weight,
     _num_samples,
+    check_consistent_length,
     check_is_fitted,
 )
 
-from sklearn_difffeat._threshold_cut import best_threshold
+from sklearn_difffeat._indicator import check_indicator
 
 __all__ = ["TunedThresholdsClassifierCV", "best_threshold"]
+
+
+# Of rows called: weights found and weights called wrongly, at every cut.
+_SCORES = {
+    "f1": lambda hits, misses: 2 * hits / (hits + misses + hits[-1]),
+    "balanced_accuracy": lambda hits, misses: (
+        0.5 * (hits / hits[-1] + 1 - misses / misses[-1])
+    ),
+}
+
+
+def best_threshold(
+    label: Any,
+    proba: Any,
+    scoring: str,
+    sample_weight: ArrayLike | None = None,
+) -> tuple[float, float]:
+    """The threshold of one label with the best score, and that score.
+
+    Parameters
+    ----------
+    label : array-like of shape (n_samples,), 0 or 1
+    proba : array-like of shape (n_samples,)
+    scoring : {"f1", "balanced_accuracy"}
+    sample_weight : array-like of shape (n_samples,), default=None
+        A weight of 2 is the row twice, a weight of 0 is the row left out.
+
+    Returns
+    -------
+    threshold, score : float
+        ``proba >= threshold`` has this score, and no other threshold a better one. It
+        is halfway between two probabilities, or between the lowest and 0; or the upper
+        of the two where no number of their precision is between them. 0.5 and NaN for
+        a label that is constant over the rows of weight.
+
+    Raises
+    ------
+    ValueError
+        If a probability is not finite, `label` holds anything but 0 and 1, `scoring`
+        is unknown, or the weights are negative, not finite or all 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat.thresholds import best_threshold
+    >>> best_threshold(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.6]), "f1")
+    (0.15..., 1.0)
+    >>> best_threshold([0, 1, 0, 0], [0, 0, 0, 0], "f1")
+    (0.0, 0.4)
+    """
+    if scoring not in _SCORES:
+        raise ValueError(f"scoring is {scoring!r}; give one of {sorted(_SCORES)}.")
+    label = check_indicator(column_or_1d(label), "label", ensure_2d=False)
+    proba = column_or_1d(proba)
+    check_consistent_length(label, proba)
+    if proba.dtype not in (np.float16, np.float32):
+        proba = proba.astype(np.float64)
+    finite = np.isfinite(proba)
+    if not finite.all():
+        row = int(finite.argmin())
+        raise ValueError(
+            f"proba is {proba[row]} in row {row}; give finite probabilities."
+        )
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(
+            sample_weight, label, dtype=np.float64, ensure_non_negative=True
+        )
+    _, misses, _, hits, cuts = confusion_matrix_at_thresholds(
+        label, proba, pos_label=1, sample_weight=sample_weight
+    )
+    if not hits[-1] or not misses[-1]:
+        return 0.5, np.nan
+    # To call no row is never better than to call every row, the last of these cuts.
+    score = _SCORES[scoring](hits, misses)
+    best = int(score.argmax())
+    upper = cuts[best]
+    below = cuts[best + 1] if best + 1 < len(cuts) else min(upper, cuts.dtype.type(0))
+    halfway = cuts.dtype.type(0.5 * (float(upper) + float(below)))
+    return float(halfway if halfway > below else upper), float(score[best])
 
 
 class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -72,6 +153,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     best_scores_ : ndarray of shape (n_labels,)
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features,)
+        These two only where the fitted estimator has them.
 
     Examples
     --------
@@ -86,7 +170,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
         "estimator": [HasMethods(["fit", "predict_proba"])],
-        "scoring": [StrOptions({"f1", "balanced_accuracy"})],
+        "scoring": [StrOptions(set(_SCORES))],
         "cv": ["cv_object"],
         "n_jobs": [int, None],
     }
@@ -151,12 +235,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
                 f"type {kind}; use TunedThresholdClassifierCV of scikit-learn for a "
                 "binary one."
             )
-        y = y.toarray() if (was_sparse := sparse.issparse(y)) else np.asarray(y)
-        if not np.isin(y, (0, 1)).all():
-            raise ValueError(
-                "y is an indicator matrix with values other than 0 and 1; give 1 "
-                "where a label is present and 0 elsewhere."
-            )
+        was_sparse, y = sparse.issparse(y), check_indicator(y, "y")
         own = {} if sample_weight is None else {"sample_weight": sample_weight}
         if get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **own, **params)
@@ -211,6 +290,16 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         self.classes_ = np.arange(y.shape[1])
         self._sparse_target = was_sparse
         return self
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns that the estimator was fitted on."""
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self) -> NDArray[np.object_]:
+        """Their names, where the estimator was fitted on a data frame."""
+        return self.estimator_.feature_names_in_
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probabilities of the labels, those of the estimator.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -26,6 +27,10 @@ from transformers import (
 
 from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.datasets import load_openclipart
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 WORDS = "a red green blue small large apple bird boat house flag of on the and".split()
 SIZES = {

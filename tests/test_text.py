@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_difffeat import TextDiffusionFeatureTransformer
-from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.backbones._noise import hide_tokens
 from sklearn_difffeat.inputs._text_reader import text_keys
 
 
@@ -75,7 +75,7 @@ def test_masks_are_nested_in_the_timestep_and_blind_to_padding():
 
 
 def test_mean_pooling_ignores_padding_and_special_tokens(bert_folder):
-    from sklearn_difffeat.extraction._pooling import pool_text_tokens
+    from sklearn_difffeat.backbones._pooling import pool_text_tokens
 
     hidden = torch.arange(8.0).reshape(1, 4, 2)
     attention = torch.tensor([[1, 1, 1, 0]])
@@ -105,7 +105,7 @@ def test_text_that_is_not_valid_unicode_is_named_with_its_row():
 
 
 def test_pooling_sums_in_single_precision():
-    from sklearn_difffeat.extraction._pooling import pool_text_tokens
+    from sklearn_difffeat.backbones._pooling import pool_text_tokens
 
     hidden = torch.full((1, 8192, 1), 20.0, dtype=torch.float16)
     real = torch.ones(1, 8192, dtype=torch.bool)

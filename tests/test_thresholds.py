@@ -259,6 +259,17 @@ def test_two_different_weights_of_a_row_are_an_error():
         TunedThresholdsClassifierCV(exact_pipeline()).fit(X, Y, **params)
 
 
+def test_the_columns_are_those_of_the_estimator():
+    X, Y = make_multilabel(n=60)
+    names = [f"text__{i}" for i in range(12)]
+    model = TunedThresholdsClassifierCV(FusionClassifier(), cv=2)
+    assert not hasattr(model, "n_features_in_")
+    model.fit(pd.DataFrame(X, columns=names), Y)
+    assert model.n_features_in_ == 12
+    assert list(model.feature_names_in_) == names
+    assert not hasattr(model.fit(X, Y), "feature_names_in_")
+
+
 class NoProbability(FusionClassifier):
     def predict_proba(self, X):
         proba = super().predict_proba(X)

@@ -161,7 +161,7 @@ def run_loop(model, folder, dtype, pixels, batch_size):
     import torch
     from diffusers.utils import logging
 
-    from sklearn_difffeat.extraction._noise import gaussian_noise
+    from sklearn_difffeat.backbones._noise import gaussian_noise
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -12,6 +12,7 @@ configuration of DiT-XL/2 with the VAE of Stable Diffusion, and random weights.
 
 import argparse
 import tempfile
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -20,10 +21,7 @@ from _common import interleaved, print_table, save_dit, say
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.extraction._devices import native_dtype, usable_device
-from sklearn_difffeat.extraction._engine import encode_pixels
-from sklearn_difffeat.extraction._noise import gaussian_noise
-from sklearn_difffeat.extraction._pass import hooked_pass
-from sklearn_difffeat.extraction._pooling import pool_image_tokens
+from sklearn_difffeat.extraction._forward import encode
 
 XL_TIMESTEPS = [50, 100, 200, 300, 500]
 XL = {
@@ -48,44 +46,30 @@ VAE = {
 LARGE = "DiT-XL/2 + VAE", XL, VAE
 
 
-def pool(hidden):
-    return pool_image_tokens(hidden, "mean")
-
-
-def run_all_blocks(backbone, block, run):
-    """Return the block's pooled output of a whole forward pass."""
-    caught = []
-    handle = backbone.stages[block].register_forward_hook(
-        lambda module, args, output: caught.append(pool(backbone.hidden_states(output)))
-    )
-    try:
-        run()
-    finally:
-        handle.remove()
-    return caught[0]
-
-
-def run_to_block(backbone, block, run):
-    """Return the block's pooled output; blocks behind it do not run."""
-    return hooked_pass(backbone, [block], run=run, pool=pool)[block]
+class Stop(Exception):
+    """Ends a forward pass at the block asked for."""
 
 
 @torch.inference_mode()
-def bare_loop(backbone, pixels, block, timesteps, batch_size, forward):
+def bare_loop(backbone, pixels, block, timesteps, batch_size, stops):
     """Extract the features of all pixels without the package's engine."""
-    batches, noise = [], None
+    caught = []
+
+    def catch(module, args, output):
+        caught.append(backbone.hidden_states(output).float().mean(dim=1).cpu().numpy())
+        if stops:
+            raise Stop
+
+    batches = []
+    hook = backbone.stages[block].register_forward_hook(catch)
     for start in range(0, len(pixels), batch_size):
-        features = []
+        caught.clear()
         for timestep in timesteps:
-            latents = encode_pixels(backbone, pixels[start : start + batch_size])
-            if noise is None:
-                noise = gaussian_noise(0, 0, tuple(latents.shape[1:])).to(latents)
-            noisy = backbone.add_noise(latents, noise.expand_as(latents), timestep)
-            caught = forward(
-                backbone, block, lambda x=noisy, t=timestep: backbone.run(x, t)
-            )
-            features.append(caught.float().cpu().numpy())
-        batches.append(np.hstack(features))
+            latents = encode(backbone, pixels[start : start + batch_size])
+            with suppress(Stop):
+                backbone.run(backbone.noised(latents, timestep, 0, 0), timestep)
+        batches.append(np.hstack(caught))
+    hook.remove()
     return np.vstack(batches)
 
 
@@ -104,9 +88,9 @@ def compare(name, location, n_rows, timesteps, batch_size, device, repeats):
             device=device, dtype=dtype,
         ).fit(pixels[:1])  # fmt: skip
         tasks = {"transform": ours.transform}
-        for form, forward in (("all", run_all_blocks), ("stops", run_to_block)):
-            tasks[form] = lambda some, forward=forward, block=ours.block_: bare_loop(
-                backbone, some, block, timesteps, batch_size, forward
+        for form, stops in (("all", False), ("stops", True)):
+            tasks[form] = lambda some, stops=stops, block=ours.block_: bare_loop(
+                backbone, some, block, timesteps, batch_size, stops
             )
         say(f"  {name}, block {ours.block_} of {info.n_blocks}, {dtype} on {device}")
         first, *others = [task(pixels[:1]) for task in tasks.values()]

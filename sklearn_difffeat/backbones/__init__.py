@@ -1,6 +1,8 @@
 """Pretrained models behind one small interface, loaded lazily, once per process."""
 
-from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
+from typing import Any
+
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._registry import (
     describe_backbone,
     load_backbone,
@@ -16,3 +18,12 @@ __all__ = [
     "locate_backbone",
     "release_backbones",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Backbone":
+        # What a family derives from needs torch, which importing this does not.
+        from sklearn_difffeat.backbones._base import Backbone
+
+        return Backbone
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

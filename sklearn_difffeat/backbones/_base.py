@@ -1,106 +1,23 @@
-"""What every model family offers to the extraction engine."""
+"""What every model family offers to extraction."""
 
 from __future__ import annotations
 
-import re
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+
+from sklearn_difffeat.backbones._info import BackboneInfo
+from sklearn_difffeat.backbones._noise import gaussian_noise, hide_tokens
+from sklearn_difffeat.backbones._pooling import pool_image_tokens, pool_text_tokens
 
 if TYPE_CHECKING:
-    import torch
-
     from sklearn_difffeat.checkpoints._source import Source
-
-
-# As in cc-by-nc-4.0, stabilityai-nc-research-community, flux-1-dev-non-commercial.
-NON_COMMERCIAL = re.compile(r"(\b|_)(nc|non-?commercial|research(-only)?)(\b|_)", re.I)
-
-
-@dataclass(frozen=True)
-class BackboneInfo:
-    """What is known of a backbone from its configuration, before any weight is read.
-
-    Attributes
-    ----------
-    name : str
-        The name, hub id or folder that was asked for.
-    family : str
-        The class of the model, ``"DiTTransformer2DModel"`` or ``"BertForMaskedLM"``.
-    modality : {"image", "text"}
-    n_blocks : int
-        Blocks are numbered 0 (token embeddings) to ``n_blocks``.
-    width : int
-        Channels of a hidden state, of the widest where blocks differ.
-    n_timesteps : int
-        Timesteps run from 0 to ``n_timesteps - 1``.
-    input_size : int
-        Side of the square picture in pixels, or the longest text in tokens.
-    input_step : int
-        Other sizes have to be a multiple of this: the side of an image token.
-    license : str or None
-        As the model card states it; None where the card does not say.
-    size_mb : float or None
-        Size of the weight files that are loaded, in MB; None where neither this
-        machine nor the hub can tell.
-    fingerprint : str
-        Changes when configuration or weights change: the commit for a hub id, a
-        digest of the files' contents otherwise.
-    revision : str or None
-        The commit of a hub id.
-    carries_code : bool
-        Whether loading runs code that comes with the weights, which has to be allowed
-        by ``trust_remote_code=True``.
-    widths : tuple of int or None
-        Channels of each block, 0 included; None where all have ``width``.
-    max_input_size : int or None
-        The largest side of a picture that the model can take; None for no bound.
-    takes_prompt : bool
-        Whether the model is conditioned on a text.
-    time_embedding : {"original", "diffusers"} or None
-        Of a DiT: how it is told the timestep. ``"original"`` is Meta's code, whose i-th
-        of n frequencies is ``10000 ** (-i / n)``, for checkpoints that were converted
-        from Meta's; ``"diffusers"`` has ``10000 ** (-i / (n - 1))``, for models that
-        were trained with that library. None for families where both agree.
-
-    Examples
-    --------
-    >>> from sklearn_difffeat import describe_backbone
-    >>> info = describe_backbone("mdlm-tiny")
-    >>> info.family, info.n_blocks, info.license
-    ('BertForMaskedLM', 6, 'bsd-3-clause')
-    """
-
-    name: str
-    family: str
-    modality: str
-    n_blocks: int
-    width: int
-    n_timesteps: int
-    input_size: int
-    input_step: int
-    license: str | None
-    size_mb: float | None
-    fingerprint: str
-    revision: str | None = None
-    carries_code: bool = False
-    widths: tuple[int, ...] | None = None
-    max_input_size: int | None = None
-    takes_prompt: bool = False
-    time_embedding: str | None = None
-
-    def width_of(self, block: int) -> int:
-        """Return the channels of one block's hidden states."""
-        return self.widths[block] if self.widths else self.width
-
-    @property
-    def non_commercial(self) -> bool:
-        """Whether the licence, by its name, forbids commercial use."""
-        return bool(NON_COMMERCIAL.search(self.license or ""))
 
 
 @dataclass
@@ -148,6 +65,10 @@ class Tokens:
 class Backbone(ABC):
     """A loaded model: its blocks as modules, and one way to run it.
 
+    A pass makes inputs ``clean``, brings them to a timestep (``noised``), calls ``run``
+    and has ``pool`` reduce what it finds in the stages' outputs. A family of pictures
+    derives from :class:`ImageBackbone`, one of texts from :class:`TextBackbone`.
+
     Attributes
     ----------
     info : BackboneInfo
@@ -157,9 +78,12 @@ class Backbone(ABC):
         Held during a pass: hooks on a shared model see every thread's calls.
     takes_prompt : bool
         Whether ``load`` and ``run`` take a text that the model is conditioned on.
+    has_encoder : bool
+        Whether clean inputs come from an encoder, so that keeping them saves work.
     """
 
     takes_prompt: ClassVar[bool] = False
+    has_encoder: bool = False
 
     def __init__(self, info: BackboneInfo, stages: Sequence[torch.nn.Module]) -> None:
         self.info = info
@@ -174,22 +98,34 @@ class Backbone(ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.stages[0].parameters()).device
+        return next(self.stages[-1].parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' floating type."""
-        return next(self.stages[0].parameters()).dtype
+        return next(self.stages[-1].parameters()).dtype
 
     @classmethod
     @abstractmethod
     def describe(cls, source: Source) -> BackboneInfo:
-        """Read the configuration; load no weights."""
+        """Read the configuration; load no weights.
+
+        Raises
+        ------
+        ValueError
+            When the configuration lacks something, or does not fit the family.
+        """
 
     @classmethod
     @abstractmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> Backbone:
-        """Load the weights, in ``.eval()`` mode and without gradients."""
+        """Load the weights, in ``.eval()`` mode and without gradients.
+
+        Raises
+        ------
+        ValueError
+            When weights are missing or do not fit the configuration.
+        """
 
     def take_prompt(self, source: Source, prompt: str) -> None:
         """Make ready for passes with a prompt; its encoders are read from ``source``.
@@ -200,7 +136,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def activation_bytes(self, size: int) -> int:
-        """Estimate the memory that a row takes where the model is widest.
+        """Estimate the memory, in bytes, that a row takes where the model is widest.
 
         ``size`` is the side of a picture in pixels, or the length of a text in tokens.
         """
@@ -210,9 +146,49 @@ class Backbone(ABC):
         # layer, which is four times as wide, before and after its nonlinearity.
         return 16 * n_tokens * self.info.width * self.dtype.itemsize
 
+    @abstractmethod
+    def clean(self, inputs: Any) -> Any:
+        """Turn what a reader prepared of n rows into what noise is added to."""
+
+    def latents_of(self, flat: np.ndarray) -> torch.Tensor:
+        """Return clean inputs from how they are kept, (n, values of a row), float32."""
+        raise NotImplementedError("only models with an encoder have latents to keep")
+
+    def parts(self, inputs: Any) -> list[tuple[torch.Tensor, Any]]:
+        """Part clean inputs into what may run together.
+
+        Returns
+        -------
+        list of (rows, inputs)
+            ``rows`` are positions in the batch, an integer tensor; every row is in one
+            part.
+        """
+        return [(torch.arange(0), inputs)]
+
+    @abstractmethod
+    def noised(self, inputs: Any, timestep: int, seed: int, draw: int) -> Any:
+        """Bring clean inputs to a timestep, 0 being noise-free.
+
+        What is drawn depends on the seed, the draw and a row's own content or shape,
+        never on the batch.
+        """
+
+    @abstractmethod
+    def run(self, inputs: Any, timestep: int, prompt: str = "") -> Any:
+        """Run the model on inputs that were brought to a timestep, and tell it so.
+
+        A model without texts is run unconditionally, whatever the prompt.
+        """
+
     def hidden_states(self, output: Any) -> torch.Tensor:
         """Return the (n, tokens, width) hidden states in a stage's output."""
         return output[0] if isinstance(output, tuple) else output
+
+    @abstractmethod
+    def pool(
+        self, hidden: torch.Tensor, inputs: Any, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        """Pool (n, tokens, width) hidden states of inputs to float32 (n, n_pooled)."""
 
 
 class ImageBackbone(Backbone):
@@ -221,16 +197,16 @@ class ImageBackbone(Backbone):
     Attributes
     ----------
     latent_channels : int
-    has_encoder : bool
-        Whether latents come from an encoder, so that keeping them saves work.
     """
 
     latent_channels: int
-    has_encoder: bool
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels (n, 3, size, size) in [-1, 1] to clean float32 latents."""
+        """Map pixels (n, 3, size, size) in [-1, 1] to clean float32 latents.
+
+        Latents have shape (n, latent_channels, side, side), on the model's device.
+        """
 
     @abstractmethod
     def add_noise(
@@ -238,12 +214,29 @@ class ImageBackbone(Backbone):
     ) -> torch.Tensor:
         """Return the latents at ``timestep`` >= 1 of the training schedule."""
 
-    @abstractmethod
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
-        """Run the model, told that it stands at ``timestep``.
+    def clean(self, inputs: np.ndarray) -> torch.Tensor:
+        """Turn pixels (n, size, size, 3), uint8, into clean float32 latents."""
+        pixels = torch.from_numpy(inputs).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.encode(pixels)
 
-        A model without texts is run unconditionally, whatever the prompt.
-        """
+    def latents_of(self, flat: np.ndarray) -> torch.Tensor:
+        side = math.isqrt(flat.shape[1] // self.latent_channels)
+        latents = torch.from_numpy(flat).view(-1, self.latent_channels, side, side)
+        return latents.to(self.device)
+
+    def noised(
+        self, inputs: torch.Tensor, timestep: int, seed: int, draw: int
+    ) -> torch.Tensor:
+        """Add the one Gaussian noise of a seed and draw, which all rows share."""
+        if not timestep:
+            return inputs
+        noise = gaussian_noise(seed, draw, tuple(inputs.shape[1:]))
+        return self.add_noise(inputs, noise.to(inputs).expand_as(inputs), timestep)
+
+    def pool(
+        self, hidden: torch.Tensor, inputs: Any, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        return pool_image_tokens(hidden, pooling)
 
 
 class TextBackbone(Backbone):
@@ -267,6 +260,21 @@ class TextBackbone(Backbone):
         Padding comes last, and every text has a token to attend to.
         """
 
-    @abstractmethod
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        """Run the model on tokens of which ``timestep / n_timesteps`` are masked."""
+    def clean(self, inputs: Tokens) -> Tokens:
+        return inputs
+
+    def parts(self, inputs: Tokens) -> list[tuple[torch.Tensor, Tokens]]:
+        return super().parts(inputs) if self.hides_padding else inputs.by_length()
+
+    def noised(self, inputs: Tokens, timestep: int, seed: int, draw: int) -> Tokens:
+        """Mask ``timestep / n_timesteps`` of the real tokens, by each text's key."""
+        rate = timestep / self.info.n_timesteps
+        masked = hide_tokens(inputs.real, inputs.keys, rate, seed, draw)
+        ids = inputs.ids.masked_fill(masked.to(self.device), self.mask_token_id)
+        return replace(inputs, ids=ids)
+
+    def pool(
+        self, hidden: torch.Tensor, inputs: Tokens, pooling: str | tuple[str, int]
+    ) -> torch.Tensor:
+        real = inputs.real.to(self.device)
+        return pool_text_tokens(hidden, real, inputs.attention, str(pooling))

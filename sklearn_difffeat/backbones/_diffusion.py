@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from sklearn_difffeat.backbones._base import BackboneInfo, ImageBackbone
+from sklearn_difffeat.backbones._base import ImageBackbone
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
 from sklearn_difffeat.checkpoints._parts import load_part, read_part
@@ -56,11 +57,14 @@ class DiffusionBackbone(ImageBackbone):
         Where the model's weights lie.
     flow : bool
         Whether it was trained by flow matching; DDPM's noise otherwise.
+    reads_encoder : bool
+        Whether block 0 is the encoder's own map, where it has one that is worth it.
     """
 
     model_class: ClassVar[Any]
     folder: ClassVar[str] = "transformer"
     flow: ClassVar[bool] = False
+    reads_encoder: ClassVar[bool] = False
 
     def __init__(
         self, info: BackboneInfo, model: Any, codec: LatentCodec, noising: Noising
@@ -73,14 +77,20 @@ class DiffusionBackbone(ImageBackbone):
         self.latent_channels = codec.channels
 
     @classmethod
-    @abstractmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        """Read sizes from the model's configuration."""
+        """Read sizes from the model's configuration; by default as DiT names them."""
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return Shape(
+            widths=(width,) * (config["num_layers"] + 1),
+            channels=config["in_channels"],
+            sample_size=config["sample_size"],
+            step=config["patch_size"],
+        )
 
     @classmethod
-    @abstractmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
         """List the module that embeds the tokens, and the blocks in their order."""
+        return [model.pos_embed, *model.transformer_blocks]
 
     @abstractmethod
     def call(
@@ -108,22 +118,25 @@ class DiffusionBackbone(ImageBackbone):
                 f"{made}; use a text-to-image or class-conditional model with its own "
                 "vae/."
             )
-        largest = shape.largest
-        uniform = len(set(shape.widths)) == 1
+        sides = [codec.largest, shape.largest and shape.largest * codec.factor]
+        largest = min((side for side in sides if side is not None), default=None)
+        widths = shape.widths
+        if cls.reads_encoder and codec.own_width is not None:
+            widths = (codec.own_width, *widths[1:])
         return BackboneInfo(
             name=source.name,
             family=cls.model_class.__name__,
             modality="image",
-            n_blocks=len(shape.widths) - 1,
-            width=max(shape.widths),
+            n_blocks=len(widths) - 1,
+            width=max(widths),
             n_timesteps=noising.n_timesteps,
             input_size=shape.sample_size * codec.factor,
             input_step=shape.step * codec.factor,
             license=source.license,
             size_mb=size_in_mb(source),
             fingerprint=source.fingerprint,
-            widths=None if uniform else shape.widths,
-            max_input_size=None if largest is None else largest * codec.factor,
+            widths=None if len(set(widths)) == 1 else widths,
+            max_input_size=largest,
             takes_prompt=cls.takes_prompt,
         )
 
@@ -147,6 +160,6 @@ class DiffusionBackbone(ImageBackbone):
     ) -> torch.Tensor:
         return self.noising.add(latents, noise, timestep)
 
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
-        steps = torch.full((len(latents),), timestep, device=latents.device)
-        return self.call(latents.to(self.dtype), steps, {})
+    def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+        steps = torch.full((len(inputs),), timestep, device=inputs.device)
+        return self.call(inputs.to(self.dtype), steps, {})

@@ -1,32 +1,28 @@
-"""Pictures to latents: VAEs, deep-compression autoencoders, or none."""
+"""Pictures to latents: VAEs, deep-compression and representation autoencoders, none."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderRAE
+from torch import nn
 
+from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
 from sklearn_difffeat.checkpoints._parts import load_part
 from sklearn_difffeat.checkpoints._source import Source
-
-AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderDC": AutoencoderDC}
-
-
-def _level_channels(config: dict[str, Any]) -> list[int]:
-    """Return the channels of each resolution; each is half as fine as the last."""
-    names = "encoder_block_out_channels", "block_out_channels"
-    return next(list(config[name]) for name in names if name in config)
 
 
 class LatentCodec:
     """What an autoencoder's configuration tells, and its encoder once loaded.
 
+    This class is for those that compress pictures, and for models of pixels.
+
     Parameters
     ----------
-    config : dict or None
-        The autoencoder's configuration; None for a model of pixels.
-    model : AutoencoderKL or AutoencoderDC, optional
+    config : dict
+        The autoencoder's configuration; empty for a model of pixels.
+    model : ModelMixin, optional
         None while only sizes are asked for.
 
     Attributes
@@ -34,13 +30,23 @@ class LatentCodec:
     channels : int
     factor : int
         Side of a latent in pixels.
+    own_width : int or None
+        Channels of an encoder's own map, where that is worth reading by itself.
+    largest : int or None
+        The largest side in pixels that makes a difference.
     """
 
-    def __init__(self, config: dict[str, Any] | None, model: Any = None) -> None:
+    own_width: int | None = None
+    largest: int | None = None
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
         self.model = model
-        self.channels = 3 if config is None else config["latent_channels"]
-        self._levels = [] if config is None else _level_channels(config)
-        self.factor = 2 ** (len(self._levels) - 1) if self._levels else 1
+        self.channels = int(config.get("latent_channels", 3))
+        names = "encoder_block_out_channels", "block_out_channels"
+        # Channels of each resolution; each is half as fine as the last.
+        levels = next((config[name] for name in names if name in config), [3])
+        self.factor = 2 ** (len(levels) - 1)
+        self._finest = levels[0]
 
     @classmethod
     def describe(cls, source: Source) -> LatentCodec:
@@ -51,40 +57,34 @@ class LatentCodec:
         ValueError
             When the autoencoder is of an unknown class.
         """
-        config = source.read_json("vae/config.json")
-        if config is not None and config.get("_class_name") not in AUTOENCODERS:
-            raise ValueError(
-                f"backbone={source.name!r} has a VAE of class "
-                f"{config.get('_class_name')!r}; those known are "
-                f"{sorted(AUTOENCODERS)}."
-            )
-        return cls(config)
+        config = source.read_json("vae/config.json") or {}
+        return _codec_of(source, config)(config)
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> LatentCodec:
         """Load the encoder's weights."""
-        config = source.read_json("vae/config.json")
-        if config is None:
-            return cls(None)
+        config = source.read_json("vae/config.json") or {}
+        codec = _codec_of(source, config)
+        if not config:
+            return codec(config)
         if dtype == torch.float16 and config.get("force_upcast"):
             # SDXL's activations exceed the range of float16.
             dtype = torch.float32
-        kind = AUTOENCODERS[config["_class_name"]]
+        kind = CLASSES[config["_class_name"]][0]
         model = load_part(source, kind, "vae", device, dtype)
         # Features need no decoder: half of the memory.
         model.decoder = None
         if dtype != torch.float32:
             # Convolutions of half precision run faster so, those of float32 do not.
             model = model.to(memory_format=torch.channels_last)
-        return cls(config, model)
+        return codec(config, model)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
         if self.model is None:
             return pixels
         config = self.model.config
-        weight = next(self.model.encoder.parameters())
-        encoded = self.model.encode(pixels.to(weight.dtype))
+        encoded = self.model.encode(pixels.to(self._weight.dtype))
         kept = hasattr(encoded, "latent_dist")
         # Latents stay float32: in half precision the noise of low timesteps vanishes.
         latents = (encoded.latent_dist.mode() if kept else encoded.latent).float()
@@ -100,6 +100,89 @@ class LatentCodec:
         """Estimate the memory of a picture's encoding, at its finest level."""
         if self.model is None:
             return 0
-        width = self._levels[0]
-        itemsize = next(self.model.encoder.parameters()).dtype.itemsize
-        return 4 * size**2 * width * itemsize
+        return 4 * size**2 * self._finest * self._weight.dtype.itemsize
+
+    def own_map(self) -> nn.Module | None:
+        """Return what maps latents to the encoder's own map, where it has one."""
+        return None
+
+    @property
+    def _weight(self) -> torch.Tensor:
+        return next(self.model.encoder.parameters())
+
+
+class FeatureCodec(LatentCodec):
+    """A frozen classifier, whose last stage is the latent."""
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self.own_width = config["feature_channels"]
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
+        return self.model.encode(pixels.to(self._weight.dtype)).latent.float()
+
+    def own_map(self) -> nn.Module:
+        """Return the classifier's head, without its pooling."""
+        return _OwnMap(self.model)
+
+
+class RepresentationCodec(LatentCodec):
+    """A representation autoencoder: a frozen ViT (RAE, arXiv 2510.11690)."""
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self.channels = self.own_width = config["encoder_hidden_size"]
+        self.factor = config["encoder_patch_size"]
+        # To this every picture is resized, so that more pixels show nothing more.
+        self.largest = config["encoder_input_size"]
+        self._n_tokens = (self.largest // self.factor) ** 2
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
+        scaled = (pixels / 2 + 0.5).to(self._weight.dtype)
+        latents = self.model.encode(scaled).latent.float()
+        if latents.ndim == 3:
+            side = int(latents.shape[1] ** 0.5)
+            latents = latents.mT.unflatten(2, (side, side))
+        return latents
+
+    def activation_bytes(self, size: int) -> int:
+        if self.model is None:
+            return 0
+        # As of any Transformer: states, queries, keys, values and the hidden layer.
+        return 16 * self._n_tokens * self.channels * self._weight.dtype.itemsize
+
+    def own_map(self) -> nn.Module:
+        """Return the identity: the latents are the encoder's map."""
+        return nn.Identity()
+
+
+class _OwnMap(nn.Module):
+    def __init__(self, encoder: EfficientNetLiteEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.encoder.features(latents)
+
+
+# By the name in vae/config.json.
+CLASSES: dict[str, tuple[Any, type[LatentCodec]]] = {
+    "AutoencoderKL": (AutoencoderKL, LatentCodec),
+    "AutoencoderDC": (AutoencoderDC, LatentCodec),
+    "AutoencoderRAE": (AutoencoderRAE, RepresentationCodec),
+    "EfficientNetLiteEncoder": (EfficientNetLiteEncoder, FeatureCodec),
+}
+
+
+def _codec_of(source: Source, config: dict[str, Any]) -> type[LatentCodec]:
+    if not config:
+        return LatentCodec
+    name = config.get("_class_name")
+    if name not in CLASSES:
+        raise ValueError(
+            f"backbone={source.name!r} has a VAE of class {name!r}; those known are "
+            f"{sorted(CLASSES)}."
+        )
+    return CLASSES[name][1]

@@ -17,6 +17,18 @@ CHARACTERS_PER_TOKEN = 32
 MARGIN = 64
 # How far before the length asked for a part may be cut.
 WINDOW = 4096
+# What a tokenizer of transformers is asked for, of a text and of a batch.
+CUT = {
+    "truncation": True,
+    "return_attention_mask": True,
+    "return_special_tokens_mask": True,
+}
+PADDED = {
+    "padding": True,
+    "padding_side": "right",
+    "return_attention_mask": True,
+    "return_tensors": "pt",
+}
 
 
 class Encoded(NamedTuple):
@@ -88,40 +100,17 @@ class PlainTextTokenizer:
         return Encoded(self._without_control(ids, real), attention, real, truncated)
 
     def _encode_fast(self, texts: list[str], max_length: int) -> tuple[Any, list[int]]:
-        batch = self.tokenizer(
-            texts,
-            truncation=True,
-            max_length=max_length,
-            padding=True,
-            padding_side="right",
-            return_attention_mask=True,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-            split_special_tokens=True,
-        )
+        options: dict[str, Any] = {"max_length": max_length, **CUT, **PADDED}
+        batch = self.tokenizer(texts, split_special_tokens=True, **options)
         rows = enumerate(batch.encodings)
         return batch, [i for i, row in rows if row.overflowing]
 
     def _encode_slow(self, texts: list[str], max_length: int) -> tuple[Any, list[int]]:
         pieces = [self._pieces(text) for text in texts]
-        rows = [
-            self.tokenizer.prepare_for_model(
-                ids,
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=True,
-                return_special_tokens_mask=True,
-                verbose=False,
-            )
-            for ids in pieces
-        ]
-        batch = self.tokenizer.pad(
-            {key: [row[key] for row in rows] for key in rows[0]},
-            padding=True,
-            padding_side="right",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        options: dict[str, Any] = {"max_length": max_length, "verbose": False, **CUT}
+        rows = [self.tokenizer.prepare_for_model(ids, **options) for ids in pieces]
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        batch = self.tokenizer.pad(columns, **PADDED)
         room = max_length - self.n_special
         return batch, [i for i, ids in enumerate(pieces) if len(ids) > room]
 

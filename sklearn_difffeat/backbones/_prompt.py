@@ -12,18 +12,19 @@ import torch
 import transformers
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
-from sklearn_difffeat.backbones._base import BackboneInfo
 from sklearn_difffeat.backbones._diffusion import DiffusionBackbone
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._surroundings import while_reading
 from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.checkpoints._parts import read_part
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights
 
+# As model_index.json states what a pipeline was saved without.
 NONE = None, None
 TEXT_PARTS = {
-    f"{kind}{number}"
-    for kind in ("tokenizer", "text_encoder")
+    part + number
+    for part in ("tokenizer", "text_encoder")
     for number in ("", "_2", "_3")
 }
 
@@ -58,32 +59,6 @@ def _load_text_part(
         )
     check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
     return model.eval().requires_grad_(False).to(device)
-
-
-def text_pipeline(
-    source: Source,
-    index: dict[str, Any],
-    config: dict[str, Any],
-    device: str,
-    dtype: torch.dtype,
-) -> Any:
-    """Return the model's pipeline with its tokenizers and text encoders alone."""
-    kind = getattr(diffusers, index["_class_name"])
-    parts: dict[str, Any] = {}
-    for name, parameter in inspect.signature(kind).parameters.items():
-        # What a pipeline was saved without is [null, null].
-        _, class_name = index.get(name, NONE) if name in TEXT_PARTS else NONE
-        if class_name is not None:
-            part_class = getattr(transformers, class_name)
-            parts[name] = _load_text_part(source, name, part_class, device, dtype)
-        elif parameter.default is parameter.empty:
-            parts[name] = None
-        elif name == "requires_safety_checker":
-            parts[name] = False
-    pipeline = kind(**parts)
-    # Where it lacks an encoder, SD3's asks the model how wide the zeros should be.
-    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
-    return pipeline
 
 
 class PromptedBackbone(DiffusionBackbone):
@@ -141,9 +116,22 @@ class PromptedBackbone(DiffusionBackbone):
     def encode_prompt(
         cls, source: Source, prompt: str, device: str, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
-        """Load the text encoders, encode a prompt, and let go of them."""
-        config = read_part(source, cls.folder)
-        pipeline = text_pipeline(source, cls._index(source), config, device, dtype)
+        """Load a pipeline's tokenizers and text encoders alone, and encode a prompt."""
+        index, config = cls._index(source), read_part(source, cls.folder)
+        kind = getattr(diffusers, index["_class_name"])
+        parts: dict[str, Any] = {}
+        for name, parameter in inspect.signature(kind).parameters.items():
+            _, class_name = index.get(name, NONE) if name in TEXT_PARTS else NONE
+            if class_name is not None:
+                part_class = getattr(transformers, class_name)
+                parts[name] = _load_text_part(source, name, part_class, device, dtype)
+            elif parameter.default is parameter.empty:
+                parts[name] = None
+            elif name == "requires_safety_checker":
+                parts[name] = False
+        pipeline = kind(**parts)
+        # Where it lacks an encoder, SD3's asks the model how wide the zeros should be.
+        pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
         return cls.embed(pipeline, prompt)
 
     def take_prompt(self, source: Source, prompt: str) -> None:
@@ -160,9 +148,9 @@ class PromptedBackbone(DiffusionBackbone):
         n_tokens = (size // self.info.input_step) ** 2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
-    def run(self, latents: torch.Tensor, timestep: int, prompt: str = "") -> Any:
+    def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
         self.take_prompt(self.source, prompt)
-        n_rows, _, height, width = latents.shape
+        n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.
         self.n_tokens = (height // step) * (width // step)
@@ -170,8 +158,8 @@ class PromptedBackbone(DiffusionBackbone):
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()
         }
-        steps = torch.full((n_rows,), timestep, device=latents.device)
-        return self.call(latents.to(self.dtype), steps, condition)
+        steps = torch.full((n_rows,), timestep, device=inputs.device)
+        return self.call(inputs.to(self.dtype), steps, condition)
 
 
 def without_padding(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

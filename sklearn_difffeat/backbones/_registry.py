@@ -6,21 +6,29 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sklearn_difffeat._process import hold_during_fork, refuse_inherited_gpu, uses_torch
-from sklearn_difffeat.backbones._base import Backbone, BackboneInfo
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.checkpoints._loading import naming_damage, without_progress_bars
 from sklearn_difffeat.checkpoints._memory import check_memory, release_device_memory
-from sklearn_difffeat.checkpoints._source import Source, locate
-from sklearn_difffeat.checkpoints._trust import carries_code, check_trusted
+from sklearn_difffeat.checkpoints._source import (
+    DENOISERS,
+    Source,
+    carries_code,
+    check_trusted,
+    locate,
+)
 from sklearn_difffeat.checkpoints._weights import check_weights, fetch
 
 if TYPE_CHECKING:
     import torch
+
+    from sklearn_difffeat.backbones._base import Backbone
 
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
@@ -47,6 +55,10 @@ LEGACY_FAMILIES = {
 MAX_LOADED = 4
 
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
+# Who holds a model's turn looks it up or loads it. A turn is never forgotten, so that
+# one taken before a fork is the one that other threads wait for meanwhile.
+_turns: dict[tuple[Any, ...], threading.RLock] = {}
+# Guards the two above, for a moment at a time.
 _lock = threading.Lock()
 _told: set[str] = set()
 # Whether this process was forked while another thread loaded a model.
@@ -54,8 +66,8 @@ _forked_while_loading = False
 
 
 def _declared_family(source: Source) -> str | None:
-    denoiser = source.read_json("transformer/config.json")
-    denoiser = denoiser or source.read_json("unet/config.json")
+    configs = (source.read_json(f"{part}/config.json") for part in DENOISERS)
+    denoiser = next(filter(None, configs), None)
     if denoiser is not None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))
@@ -212,16 +224,20 @@ def load_backbone(
     _check_unchanged(source, source.expected or fingerprint, fingerprint)
     key = (fingerprint, device, dtype)
     with _lock:
+        turn = _turns.setdefault(key, threading.RLock())
+    with turn:
         # Until it is known that nothing changed, what is read may be half old half new.
-        backbone = _loaded.pop(key, None)
+        with _lock:
+            backbone = _loaded.pop(key, None)
         if backbone is None:
             backbone = _load(source, device, dtype, prompt)
         else:
             backbone.take_prompt(source, prompt)
         _check_unchanged(source, fingerprint, source.fingerprint)
-        _loaded[key] = backbone
-        while len(_loaded) > MAX_LOADED:
-            _loaded.popitem(last=False)
+        with _lock:
+            _loaded[key] = backbone
+            while len(_loaded) > MAX_LOADED:
+                _loaded.popitem(last=False)
         return backbone
 
 
@@ -235,9 +251,10 @@ def _load(source: Source, device: str, dtype: torch.dtype, prompt: str) -> Backb
     check_memory(source, device, dtype)
     if source.on_hub:
         fetch(source)
-        # What was guessed from the hub's listing can be counted now.
-        check_memory(source, device, dtype)
     with while_reading(), naming_damage(source), without_progress_bars():
+        # Others may have been loaded meanwhile, and what was guessed from the hub's
+        # listing can be counted now.
+        check_memory(source, device, dtype)
         return family.load(source, device, dtype, **options)
 
 
@@ -269,14 +286,18 @@ def release_backbones() -> int:
     return count
 
 
-def _locks_of_models() -> list[Any]:
-    return [_lock, *(lock for model in list(_loaded.values()) for lock in model.locks)]
+def _locks_of_models() -> Iterator[Any]:
+    # Who holds one of these never waits for one that comes before it.
+    yield from list(_turns.values())
+    for model in list(_loaded.values()):
+        yield from model.locks
+    yield _lock
 
 
 def _forget_unfinished(lost: set[int]) -> None:
     """In a forked process: let go of models that another thread was using."""
     global _forked_while_loading
-    _forked_while_loading = _forked_while_loading or id(_lock) in lost
+    _forked_while_loading |= any(id(turn) in lost for turn in _turns.values())
     for key, model in list(_loaded.items()):
         # Hooks of that thread's pass are still on the model.
         if any(id(lock) in lost for lock in model.locks):

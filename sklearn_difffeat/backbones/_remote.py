@@ -8,8 +8,6 @@ transformers and does not keep up with what ``from_pretrained`` asks of a class.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,30 +15,23 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.initialization import no_init_weights
+from transformers.modeling_utils import local_torch_dtype
 
-from sklearn_difffeat.backbones._base import BackboneInfo
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._tokenized import (
-    N_TIMESTEPS,
     TokenizedBackbone,
+    describe_text,
     number,
 )
-from sklearn_difffeat.checkpoints._source import Source, check_complete, locate
-from sklearn_difffeat.checkpoints._trust import check_trusted
-from sklearn_difffeat.checkpoints._weights import (
-    fetch_small,
-    size_in_mb,
-    weight_files,
+from sklearn_difffeat.checkpoints._source import (
+    Source,
+    check_complete,
+    check_trusted,
+    locate,
 )
+from sklearn_difffeat.checkpoints._weights import fetch_small, weight_files
 
 AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
-
-
-class Keys(NamedTuple):
-    """Where a configuration says how large the model is."""
-
-    blocks: str
-    width: str
-    positions: str
 
 
 class Tied(NamedTuple):
@@ -59,13 +50,14 @@ class RemoteTextBackbone(TokenizedBackbone):
 
     Attributes
     ----------
-    keys : Keys
+    sizes : tuple of str
+        Entries of a configuration: number of blocks, width, number of positions.
     tied : Tied
     tokenizer_source : tuple of str or None
         Repository and commit of the tokenizer, where the model's own has none.
     """
 
-    keys: ClassVar[Keys]
+    sizes: ClassVar[tuple[str, str, str]]
     tied: ClassVar[Tied]
     tokenizer_source: ClassVar[tuple[str, str] | None] = None
 
@@ -91,19 +83,10 @@ class RemoteTextBackbone(TokenizedBackbone):
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
         config = source.read_json("config.json") or {}
-        return BackboneInfo(
-            name=source.name,
-            family=(config.get("architectures") or [config["model_type"]])[0],
-            modality="text",
-            n_blocks=number(source, config, cls.keys.blocks),
-            width=number(source, config, cls.keys.width),
-            n_timesteps=N_TIMESTEPS,
-            input_size=number(source, config, cls.keys.positions),
-            input_step=1,
-            license=source.license,
-            size_mb=size_in_mb(source),
-            fingerprint=source.fingerprint,
+        n_blocks, width, n_positions = (
+            number(source, config, name) for name in cls.sizes
         )
+        return describe_text(source, n_blocks, width, n_positions)
 
     @classmethod
     def load(
@@ -111,17 +94,13 @@ class RemoteTextBackbone(TokenizedBackbone):
     ) -> RemoteTextBackbone:
         tokenizer = cls._load_tokenizer(source)
         kind = _find_class(source)
-        config = AutoConfig.from_pretrained(
-            source.snapshot,
-            trust_remote_code=source.trust_remote_code,
-            local_files_only=True,
-        )
+        config = AutoConfig.from_pretrained(source.snapshot, **source.options)
         cls.adapt(config)
         tied = cls.tied if getattr(config, cls.tied.flag, False) else None
         # transformers 5 cannot read how such code says what it ties. No feature needs
         # the head, so it does not matter whether the two share memory.
         config.tie_word_embeddings = False
-        with _default_dtype(dtype), no_init_weights():
+        with local_torch_dtype(dtype), no_init_weights():
             model = kind(config)
         _fill(model, source, tied)
         model = model.eval().requires_grad_(False).to(device)
@@ -141,11 +120,7 @@ class RemoteTextBackbone(TokenizedBackbone):
                 name, revision=revision, local_files_only=source.local_files_only
             )
             fetch_small(place)
-        tokenizer = AutoTokenizer.from_pretrained(
-            place.snapshot,
-            trust_remote_code=source.trust_remote_code,
-            local_files_only=True,
-        )
+        tokenizer = AutoTokenizer.from_pretrained(place.snapshot, **source.options)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
@@ -172,16 +147,6 @@ def _find_class(source: Source) -> Any:
         raise ImportError(
             f"backbone={source.name!r} has code that cannot be imported ({reason})."
         ) from error
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @torch.no_grad()

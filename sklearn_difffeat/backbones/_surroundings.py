@@ -100,29 +100,23 @@ def _changes() -> list[Change]:
     on_gpu = torch.cuda.is_available()
     # torch has two kinds of switches for the precision of products, and refuses to
     # read the older ones where a newer one contradicts them.
-    older = {"matmul": False, "conv": False}
+    done = set()
     try:
         precision = torch.get_float32_matmul_precision()
         if precision != "highest":
             change(torch.set_float32_matmul_precision, "highest", precision)
-            older["matmul"] = True
+            done |= {backends.mkldnn.matmul, backends.cuda.matmul}
         if on_gpu and backends.cudnn.allow_tf32:
             change(partial(setattr, backends.cudnn, "allow_tf32"), False, True)
-            older["conv"] = True
+            done.add(backends.cudnn.conv)
     except RuntimeError:
         pass
-    switches = [
-        (backends.mkldnn.matmul, older["matmul"]),
-        (backends.mkldnn.conv, False),
-    ]
+    switches = [backends.mkldnn.matmul, backends.mkldnn.conv]
     if on_gpu:
-        switches += [
-            (backends.cuda.matmul, older["matmul"]),
-            (backends.cudnn.conv, older["conv"]),
-        ]
-    for switch, is_done in switches:
+        switches += [backends.cuda.matmul, backends.cudnn.conv]
+    for switch in switches:
         precision = switch.fp32_precision
-        if not is_done and precision not in ("ieee", "none"):
+        if switch not in done and precision not in ("ieee", "none"):
             change(partial(_set_precision, switch), "ieee", precision)
     return changes
 

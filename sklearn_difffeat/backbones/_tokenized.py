@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from sklearn_difffeat.backbones._base import BackboneInfo, TextBackbone, Tokens
+from sklearn_difffeat.backbones._base import TextBackbone, Tokens
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._plain_text import PlainTextTokenizer
 from sklearn_difffeat.checkpoints._source import Source
+from sklearn_difffeat.checkpoints._weights import size_in_mb
 
 # Masking rates that a masked diffusion model is asked for; timestep t hides t / 1000.
 N_TIMESTEPS = 1000
@@ -29,6 +31,26 @@ def number(source: Source, config: dict[str, Any], *names: str) -> int:
     raise ValueError(
         f"backbone={source.name!r}: config.json lacks {names[0]!r}; download or save "
         "the model again."
+    )
+
+
+def describe_text(
+    source: Source, n_blocks: int, width: int, n_positions: int
+) -> BackboneInfo:
+    """Say of a model in the layout of transformers what all text families say alike."""
+    config = source.read_json("config.json") or {}
+    return BackboneInfo(
+        name=source.name,
+        family=(config.get("architectures") or [config["model_type"]])[0],
+        modality="text",
+        n_blocks=n_blocks,
+        width=width,
+        n_timesteps=N_TIMESTEPS,
+        input_size=n_positions,
+        input_step=1,
+        license=source.license,
+        size_mb=size_in_mb(source),
+        fingerprint=source.fingerprint,
     )
 
 

@@ -7,17 +7,13 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
+from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied
 
 
 class DreamBackbone(RemoteTextBackbone):
     """A bidirectional Qwen2; the state at a token foretells the one behind it."""
 
-    keys = Keys(
-        blocks="num_hidden_layers",
-        width="hidden_size",
-        positions="max_position_embeddings",
-    )
+    sizes = "num_hidden_layers", "hidden_size", "max_position_embeddings"
     tied = Tied(
         flag="tie_word_embeddings",
         embedding="model.embed_tokens.weight",
@@ -30,22 +26,23 @@ class DreamBackbone(RemoteTextBackbone):
 
     @staticmethod
     def find_mask_token(config: Any) -> int:
+        # As config.json of Dream-v0-Base-7B has it.
         return getattr(config, "mask_token_id", None) or 151666
 
     @staticmethod
     def adapt(config: Any) -> None:
         # transformers 5 has no rotary embedding named "default" any more, which this
-        # code asks for; scaled linearly by 1, it is the same.
+        # code asks for; scaled linearly by 1, it is the same. 1e6 as in config.json.
         rope = dict(config.rope_parameters or {})
         if rope.get("rope_type", "default") == "default":
             theta = rope.get("rope_theta") or getattr(config, "rope_theta", 1e6)
             plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": theta}
             config.rope_parameters = plain
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         return self.model.model(
-            input_ids=tokens.ids,
-            attention_mask=tokens.attention[:, None, None, :].bool(),
+            input_ids=inputs.ids,
+            attention_mask=inputs.attention[:, None, None, :].bool(),
             use_cache=False,
             output_attentions=False,
             output_hidden_states=False,

@@ -10,18 +10,23 @@ from diffusers import FluxTransformer2DModel
 from torch.nn import functional
 
 from sklearn_difffeat.backbones._diffusion import Shape
-from sklearn_difffeat.backbones._prompt import PromptedBackbone
+from sklearn_difffeat.backbones.sd3 import SD3Backbone
 
-# Of the pipeline; models distilled with guidance are told how strong it is.
+# FluxPipeline of diffusers: its default_sample_size, and the guidance_scale that models
+# distilled with guidance are told.
 SAMPLE_SIZE, GUIDANCE = 128, 3.5
+# Latents to a side of a token (FluxPipeline._pack_latents).
+PACKED = 2
 
 
-class FluxBackbone(PromptedBackbone):
-    """Latents packed 2 x 2 to a token; blocks counted through both kinds."""
+class FluxBackbone(SD3Backbone):
+    """Latents packed 2 x 2 to a token; blocks counted through both kinds.
+
+    Either kind returns (text, picture), as the joint blocks of SD3 do.
+    """
 
     model_class = FluxTransformer2DModel
     pipelines = ("FluxPipeline",)
-    flow = True
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
@@ -29,9 +34,9 @@ class FluxBackbone(PromptedBackbone):
         n_blocks = config["num_layers"] + config["num_single_layers"]
         return Shape(
             widths=(width,) * (n_blocks + 1),
-            channels=config["in_channels"] // 4,
+            channels=config["in_channels"] // PACKED**2,
             sample_size=SAMPLE_SIZE,
-            step=2,
+            step=PACKED,
         )
 
     @classmethod
@@ -47,7 +52,7 @@ class FluxBackbone(PromptedBackbone):
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
-        rows, columns = (side // 2 for side in latents.shape[-2:])
+        rows, columns = (side // PACKED for side in latents.shape[-2:])
         zeros = torch.zeros(rows, columns, dtype=torch.float32, device=latents.device)
         down = zeros + torch.arange(rows, device=latents.device)[:, None]
         right = zeros + torch.arange(columns, device=latents.device)
@@ -56,14 +61,10 @@ class FluxBackbone(PromptedBackbone):
         if self.model.config.guidance_embeds:
             guidance = latents.new_full((len(latents),), GUIDANCE)
         return self.model(
-            functional.pixel_unshuffle(latents, 2).flatten(2).mT,
+            functional.pixel_unshuffle(latents, PACKED).flatten(2).mT,
             timestep=steps.float() / self.info.n_timesteps,
             guidance=guidance,
             img_ids=torch.stack([zeros, down, right], dim=-1).flatten(0, 1),
             txt_ids=zeros.new_zeros(n_words, 3),
             **condition,
         )
-
-    def hidden_states(self, output: Any) -> torch.Tensor:
-        # Both kinds of block return (text, picture).
-        return output[1] if isinstance(output, tuple) else output

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
+from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied
 
 
 class LLaDABackbone(RemoteTextBackbone):
     """A bidirectional LLaMA; its published code may ignore the attention mask."""
 
-    keys = Keys(blocks="n_layers", width="d_model", positions="max_sequence_length")
+    sizes = "n_layers", "d_model", "max_sequence_length"
     tied = Tied(
         flag="weight_tying",
         embedding="model.transformer.wte.weight",
@@ -27,7 +27,8 @@ class LLaDABackbone(RemoteTextBackbone):
 
     @staticmethod
     def find_mask_token(config: Any) -> int:
+        # As generate.py of github.com/ML-GSAI/LLaDA has it.
         return getattr(config, "mask_token_id", None) or 126336
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        return self.model.model(input_ids=tokens.ids)
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
+        return self.model.model(input_ids=inputs.ids)

@@ -48,6 +48,7 @@ class Lumina2Backbone(PromptedBackbone):
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
         words = condition["encoder_hidden_states"]
+        # Time runs from noise, 0, to pictures, 1 (diffusers' Lumina2Pipeline).
         return self.model(
             latents,
             timestep=1 - steps.float() / self.info.n_timesteps,

@@ -12,25 +12,18 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from sklearn_difffeat.backbones._base import BackboneInfo, Tokens
+from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._tokenized import (
-    N_TIMESTEPS,
     TokenizedBackbone,
+    describe_text,
     number,
 )
 from sklearn_difffeat.checkpoints._parts import settle
 from sklearn_difffeat.checkpoints._source import Source, check_complete
-from sklearn_difffeat.checkpoints._weights import find_weights, size_in_mb
+from sklearn_difffeat.checkpoints._weights import find_weights
 
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
-
-
-def _positions(source: Source, config: dict[str, Any]) -> int:
-    positions = number(source, config, "max_position_embeddings")
-    if config["model_type"] == "roberta":
-        # RoBERTa counts positions from padding_idx + 1.
-        positions -= config.get("pad_token_id", 1) + 1
-    return positions
 
 
 class MaskedLMBackbone(TokenizedBackbone):
@@ -38,10 +31,7 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
         body = model.base_model
-        inner = next(
-            (getattr(body, name) for name in ("encoder", "transformer") if
-             hasattr(body, name)), body,
-        )  # fmt: skip
+        inner = getattr(body, "encoder", getattr(body, "transformer", body))
         layers = inner.layer if hasattr(inner, "layer") else inner.layers
         stages = [body.embeddings, *layers]
         super().__init__(info, stages, tokenizer, tokenizer.mask_token_id)
@@ -56,28 +46,17 @@ class MaskedLMBackbone(TokenizedBackbone):
                 f"backbone={source.name!r} holds no tokenizer (none of "
                 f"{VOCABULARIES}); save the model's tokenizer beside it."
             )
-        architectures = config.get("architectures") or [config["model_type"]]
-        return BackboneInfo(
-            name=source.name,
-            family=architectures[0],
-            modality="text",
-            n_blocks=number(source, config, "num_hidden_layers", "n_layers"),
-            width=number(source, config, "hidden_size", "dim"),
-            n_timesteps=N_TIMESTEPS,
-            input_size=_positions(source, config),
-            input_step=1,
-            license=source.license,
-            size_mb=size_in_mb(source),
-            fingerprint=source.fingerprint,
-        )
+        positions = number(source, config, "max_position_embeddings")
+        if config["model_type"] == "roberta":
+            # RoBERTa counts positions from padding_idx + 1, as fairseq does.
+            positions -= config.get("pad_token_id", 1) + 1
+        n_blocks = number(source, config, "num_hidden_layers", "n_layers")
+        width = number(source, config, "hidden_size", "dim")
+        return describe_text(source, n_blocks, width, positions)
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> MaskedLMBackbone:
-        options = {
-            "trust_remote_code": source.trust_remote_code,
-            "local_files_only": True,
-        }
-        tokenizer = AutoTokenizer.from_pretrained(source.snapshot, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.snapshot, **source.options)
         for token in ("mask", "pad"):
             if getattr(tokenizer, f"{token}_token_id") is None:
                 raise ValueError(
@@ -89,7 +68,7 @@ class MaskedLMBackbone(TokenizedBackbone):
             dtype=dtype,
             variant=find_weights(source, "").variant,
             output_loading_info=True,
-            **options,
+            **source.options,
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}
@@ -97,5 +76,5 @@ class MaskedLMBackbone(TokenizedBackbone):
         model = settle(model, device)
         return cls(cls.describe(source), model, tokenizer)
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        return self.model(input_ids=tokens.ids, attention_mask=tokens.attention)
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
+        return self.model(input_ids=inputs.ids, attention_mask=inputs.attention)

@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import Keys, RemoteTextBackbone, Tied
+from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied
 from sklearn_difffeat.checkpoints._source import Source
 
 
 class MDLMBackbone(RemoteTextBackbone):
     """A DiT over tokens; without attention mask, so texts run by their length."""
 
-    keys = Keys(blocks="n_blocks", width="hidden_dim", positions="model_length")
+    sizes = "n_blocks", "hidden_dim", "model_length"
     tied = Tied(
         flag="tie_word_embeddings",
         embedding="backbone.vocab_embed.embedding",
         head="backbone.output_layer",
     )
     hides_padding = False
+    # "gpt2" in MDLM's configs/data/openwebtext.yaml.
     tokenizer_source = (
         "openai-community/gpt2",
         "607a30d783dfa663caf39e06633721c8d4cfcd7e",
@@ -33,7 +34,8 @@ class MDLMBackbone(RemoteTextBackbone):
 
     @staticmethod
     def find_mask_token(config: Any) -> int:
-        # The mask is the one token behind the vocabulary of the tokenizer.
+        # The one token behind the tokenizer's vocabulary (mask_index in diffusion.py of
+        # github.com/kuleshov-group/mdlm).
         return config.vocab_size - 1
 
     @classmethod
@@ -47,12 +49,13 @@ class MDLMBackbone(RemoteTextBackbone):
             )
         return super().load(source, device, dtype)
 
-    def run(self, tokens: Tokens, timestep: int) -> Any:
-        # The log-linear schedule's noise: 1 - exp(-sigma) of the tokens are masked.
+    def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
+        # The log-linear schedule (LogLinearNoise in noise_schedule.py there, eps 0):
+        # 1 - exp(-sigma) of the tokens are masked.
         sigma = -math.log1p(-timestep / self.info.n_timesteps)
         return self.model(
-            input_ids=tokens.ids,
-            timesteps=torch.full((len(tokens.ids),), sigma, device=self.device),
+            input_ids=inputs.ids,
+            timesteps=torch.full((len(inputs.ids),), sigma, device=self.device),
             output_hidden_states=False,
             return_dict=True,
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone, without_padding
 
 
@@ -21,21 +19,10 @@ class PixArtBackbone(PromptedBackbone):
     """
 
     model_class = PixArtTransformer2DModel
-    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
-
-    @classmethod
-    def shape(cls, config: dict[str, Any]) -> Shape:
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Shape(
-            widths=(width,) * (config["num_layers"] + 1),
-            channels=config["in_channels"],
-            sample_size=config["sample_size"],
-            step=config["patch_size"],
-        )
-
-    @classmethod
-    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.pos_embed, *model.transformer_blocks]
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "PixArtAlphaPipeline",
+        "PixArtSigmaPipeline",
+    )
 
     @classmethod
     def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
@@ -49,6 +36,8 @@ class PixArtBackbone(PromptedBackbone):
     ) -> Any:
         size: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
         if self.model.use_additional_conditions:
+            # Height and width in pixels, and the ratio of the two (img_hw, aspect_ratio
+            # in PixArtMS.py of github.com/PixArt-alpha/PixArt-alpha).
             n_rows, _, height, width = latents.shape
             pixels = latents.new_tensor([height, width]) * self.codec.factor
             size["resolution"] = pixels.repeat(n_rows, 1)

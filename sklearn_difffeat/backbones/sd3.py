@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,18 +21,8 @@ class SD3Backbone(PromptedBackbone):
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Shape(
-            widths=(width,) * (config["num_layers"] + 1),
-            channels=config["in_channels"],
-            sample_size=config["sample_size"],
-            step=config["patch_size"],
-            largest=config["pos_embed_max_size"] * config["patch_size"],
-        )
-
-    @classmethod
-    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.pos_embed, *model.transformer_blocks]
+        largest = config["pos_embed_max_size"] * config["patch_size"]
+        return replace(super().shape(config), largest=largest)
 
     @classmethod
     def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:

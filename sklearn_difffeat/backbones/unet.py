@@ -44,7 +44,9 @@ class UNetBackbone(PromptedBackbone):
         zeroed = index.get("force_zeros_for_empty_prompt", True)
         if prompt or index["_class_name"] == cls.pipelines[0] or not zeroed:
             return super().encode_prompt(source, prompt, device, dtype)
-        # SDXL was trained with zeros for no text; of these one token does for all.
+        # SDXL was trained with zeros for no text (force_zeros_for_empty_prompt of its
+        # pipeline); of these one token does for all. What is not the pooled text are
+        # the six numbers of its sizes below.
         config = source.read_json("unet/config.json") or {}
         times = 6 * config["addition_time_embed_dim"]
         pooled = config["projection_class_embeddings_input_dim"] - times
@@ -72,7 +74,8 @@ class UNetBackbone(PromptedBackbone):
         added = None
         if "text_embeds" in condition:
             height, width = (side * self.codec.factor for side in latents.shape[-2:])
-            # SDXL is told the original size, what was cropped, and the size now.
+            # SDXL (arXiv 2307.01952, section 2.2) is told the original size, what was
+            # cropped, and the size now.
             sizes = latents.new_tensor([height, width, 0, 0, height, width])
             added = {
                 "text_embeds": condition["text_embeds"],
@@ -92,7 +95,8 @@ class UNetBackbone(PromptedBackbone):
 
     def activation_bytes(self, size: int) -> int:
         n_tokens = (size // self.codec.factor) ** 2
-        # On the way up, the finest level holds what came across as well.
+        # On the way up, the finest level holds what came across as well; 16 as for a
+        # Transformer's block.
         finest = 2 * self.info.width_of(0)
         blocks = 16 * n_tokens * finest * self.dtype.itemsize
         return max(blocks, self.codec.activation_bytes(size))

@@ -9,8 +9,9 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 # Configurations, vocabularies, templates, and code that a user may trust.
@@ -25,29 +26,18 @@ TICK_NS = 20_000_000
 N_ATTEMPTS, N_THREADS = 3, 4
 
 
-class Stamp(NamedTuple):
-    """What of a file's state changes with its content.
-
-    A program can put the time of the last change back; the time at which the file's
-    own entry was changed (``changed_ns``) it cannot.
-    """
-
-    size: int
-    modified_ns: int
-    changed_ns: int
-    inode: int
-    device: int
-
-
+# What of a file's state changes with its content. A program can put the time of the
+# last change (mtime) back; that at which the file's own entry was changed it cannot.
+_stamp = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
 # Of this process alone: in a home folder that several machines share, one path may
 # mean another file on each of them.
-_digests: dict[str, tuple[Stamp, str]] = {}
+_digests: dict[str, tuple[Any, str]] = {}
 
 
 def folder_fingerprint(folder: str) -> str:
     """Return a digest of configurations, vocabularies, code and weights.
 
-    Every byte is read once; a file whose :class:`Stamp` stays is not read again.
+    Every byte is read once; a file whose stamp stays is not read again.
 
     Raises
     ------
@@ -60,22 +50,19 @@ def folder_fingerprint(folder: str) -> str:
         for path, stamp in stamps.items()
         if path not in _digests or _digests[path][0] != stamp
     ]
-    if len(changed) > 1:
-        with ThreadPoolExecutor(min(N_THREADS, len(changed))) as pool:
-            found = dict(zip(changed, pool.map(_digest, changed), strict=True))
-    else:
-        found = {path: _digest(path) for path in changed}
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        found = dict(zip(changed, pool.map(_digest, changed), strict=True))
     digest = hashlib.sha256()
     for path in sorted(stamps):
         name = Path(path).relative_to(folder).as_posix()
-        content = found[path] if path in found else _digests[path][1]
+        content = found.get(path) or _digests[path][1]
         digest.update(f"{name}:{content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
 def _stamps(
     folder: str, above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[str, Stamp]]:
+) -> Iterator[tuple[str, Any]]:
     """Yield the files that count, also those behind links, with their stamps."""
     state = os.stat(folder)
     here = state.st_dev, state.st_ino
@@ -99,27 +86,17 @@ def _stamps(
                     yield entry.path, _stamp(state)
 
 
-def _stamp(state: os.stat_result) -> Stamp:
-    return Stamp(
-        state.st_size,
-        state.st_mtime_ns,
-        state.st_ctime_ns,
-        state.st_ino,
-        state.st_dev,
-    )
-
-
 def _digest(path: str) -> str:
     """Read a file, and remember its digest until its stamp changes."""
     for _ in range(N_ATTEMPTS):
-        before = _stamp(os.stat(path))
-        age = time.time_ns() - max(before.modified_ns, before.changed_ns)
+        state = os.stat(path)
+        age = time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns)
         if 0 <= age < TICK_NS:
             time.sleep((TICK_NS - age) / 1e9)
-            before = _stamp(os.stat(path))
+            state = os.stat(path)
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if _stamp(os.stat(path)) == before:
-            _digests[path] = before, digest
+        if _stamp(os.stat(path)) == _stamp(state):
+            _digests[path] = _stamp(state), digest
             return digest
     raise OSError(None, "it is being written to; wait until it is whole", path)

@@ -25,17 +25,13 @@ def look_up(name: str, revision: str | None) -> str:
     OSError
         When the hub cannot be reached.
     """
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import (
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, model_info
 
     try:
         info = model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _refusal(name, revision, error) from error
-    except _network_errors() as error:
+    except (errors.HTTPError, OSError) as error:
         raise OSError(f"the hub cannot be reached ({error})") from error
     commit = str(info.sha)
     _sizes[name, commit] = {
@@ -47,14 +43,13 @@ def look_up(name: str, revision: str | None) -> str:
 def file_sizes(name: str, commit: str | None, *, ask: bool) -> dict[str, int] | None:
     """Return the sizes of a commit's files; None where they are not known.
 
-    The hub is asked at most once a process, and only when ``ask`` is True.
+    The hub is asked only when ``ask`` is True, and not again where it did not answer.
     """
     if ask and commit is not None and (name, commit) not in _sizes:
-        _sizes[name, commit] = None
         try:
             look_up(name, commit)
         except OSError:
-            return None
+            _sizes.setdefault((name, commit), None)
     return _sizes.get((name, str(commit)))
 
 
@@ -87,48 +82,34 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
     OSError
         When the hub cannot be reached.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     try:
         return Path(hf_hub_download(name, file, revision=revision))
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise _refusal(name, revision, error) from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise OSError(
             f"backbone={name!r}: {file} is not in the local cache and the hub cannot "
             "be reached; connect and try again, a download goes on where it stopped."
         ) from error
-    except EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return None
-    except _network_errors() as error:
+    except (errors.HTTPError, OSError) as error:
         raise OSError(
             f"backbone={name!r}: the download of {file} broke off ({error}); try "
             "again, it goes on where it stopped."
         ) from error
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # One of its bases is that of all errors of whichever HTTP client the hub uses.
-    return tuple(one for one in HfHubHTTPError.__bases__ if issubclass(one, Exception))
-
-
 def _refusal(name: str, revision: str | None, error: Exception) -> ValueError:
     from huggingface_hub.errors import GatedRepoError
 
-    gated = isinstance(error, GatedRepoError)
-    hint = (
-        "accept its terms on the hub and log in with `hf auth login`"
-        if gated
-        else "check the spelling, and `revision`; a private one needs `hf auth login`"
-    )
+    state = "was not found"
+    hint = "check the spelling, and `revision`; a private one needs `hf auth login`"
+    if isinstance(error, GatedRepoError):
+        state = "is gated"
+        hint = "accept its terms on the hub and log in with `hf auth login`"
     return ValueError(
-        f"backbone={name!r} (revision {revision or 'main'}) "
-        f"{'is gated' if gated else 'was not found'} on the hub; {hint}."
+        f"backbone={name!r} (revision {revision or 'main'}) {state} on the hub; {hint}."
     )

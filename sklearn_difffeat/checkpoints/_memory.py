@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from sklearn_difffeat.checkpoints._weights import loaded_bytes
 
@@ -15,55 +15,24 @@ if TYPE_CHECKING:
     from sklearn_difffeat.checkpoints._source import Source
 
 
-def free_memory() -> int | None:
-    """Return the bytes of main memory that can be had; None if unknown."""
-    found = [_system_memory(), _cgroup_memory(Path("/sys/fs/cgroup"))]
-    return min((size for size in found if size is not None), default=None)
-
-
-def _system_memory() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if sys.platform == "win32":
-        return _windows_memory()
-    try:
-        # Elsewhere only the total is told without further packages.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _windows_memory() -> int | None:
-    import ctypes
-
-    # MEMORYSTATUSEX: two 32-bit numbers, then seven of 64 bits, the second of which
-    # is the free physical memory.
-    status = (ctypes.c_uint64 * 8)()
-    ctypes.cast(status, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(status)
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 (mypy knows it on Windows only)
-    return int(status[2]) if kernel.GlobalMemoryStatusEx(status) else None
+def free_memory() -> int:
+    """Return the bytes of main memory that can be had."""
+    limit = _cgroup_memory(Path("/sys/fs/cgroup"))
+    available = psutil.virtual_memory().available
+    return available if limit is None else min(available, limit)
 
 
 def _cgroup_memory(root: Path) -> int | None:
     """What a container's limit leaves, cached files not counted as used."""
-    for limit, used, cache in (
+    old = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
+    for limit, used, stat in (
         ("memory.max", "memory.current", "memory.stat"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-        ),
+        (*old, "memory/memory.stat"),
     ):
         try:
             left = int((root / limit).read_text()) - int((root / used).read_text())
-            stat = dict(
-                line.split() for line in (root / cache).read_text().splitlines()
-            )
-            return left + int(stat.get("inactive_file", 0))
+            counts = dict(map(str.split, (root / stat).read_text().splitlines()))
+            return left + int(counts.get("inactive_file", 0))
         except (OSError, ValueError):
             continue
     return None

@@ -11,12 +11,10 @@ from typing import Any
 
 from sklearn_difffeat._process import absolute
 from sklearn_difffeat.checkpoints import _hub
-from sklearn_difffeat.checkpoints._fingerprint import (
-    WEIGHT_SUFFIXES,
-    folder_fingerprint,
-)
+from sklearn_difffeat.checkpoints._fingerprint import folder_fingerprint
 
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
+DENOISERS = ("transformer", "unet")
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -44,10 +42,8 @@ class Source:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments that every ``from_pretrained`` of this source takes."""
-        if not self.on_hub:
-            return {"local_files_only": True}
-        return {"revision": self.revision, "local_files_only": self.local_files_only}
+        """Arguments of transformers' ``from_pretrained`` of a :attr:`snapshot`."""
+        return {"trust_remote_code": self.trust_remote_code, "local_files_only": True}
 
     def find(self, file: str) -> Path | None:
         """Return a local path of a (small) file, or None where the source lacks it."""
@@ -88,16 +84,10 @@ class Source:
 
     def names_in(self, folder: str) -> set[str]:
         """Return the names of the files in a sub-folder, here or on the hub."""
-        place = Path(self.snapshot, folder)
-        names = (
-            {p.name for p in place.iterdir() if p.is_file()}
-            if place.is_dir()
-            else set()
-        )
+        names = {p.name for p in Path(self.snapshot, folder).glob("*") if p.is_file()}
         if self.on_hub and not self.local_files_only:
             files = _hub.file_sizes(self.location, self.revision, ask=True) or {}
-            where = (Path(file) for file in files)
-            names |= {p.name for p in where if p.parent == Path(folder)}
+            names |= {p.name for p in map(Path, files) if p.parent == Path(folder)}
         return names
 
     def read_json(self, file: str) -> dict[str, Any] | None:
@@ -106,34 +96,30 @@ class Source:
         if path is None:
             return None
         try:
-            content = json.loads(path.read_text("utf-8"))
+            return json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(
                 f"backbone={self.name!r}: {file} is not valid JSON ({error}); "
                 "download or save the model again."
             ) from error
-        return content
-
-    def weight_files(self) -> list[Path]:
-        """Weight files at hand, sorted; empty for a hub id."""
-        if self.on_hub:
-            return []
-        root = Path(self.location)
-        return sorted(p for p in root.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
 
     @property
     def license(self) -> str | None:
         """The licence in the model card's metadata, by its own name if it has one."""
+        import yaml
+        from huggingface_hub import metadata_load
+
         card = self.find("README.md")
-        if card is None:
+        try:
+            metadata = (card and metadata_load(card)) or {}
+        except (ValueError, yaml.YAMLError):
+            # What cannot be read states nothing.
             return None
-        metadata = card.read_text("utf-8").partition("\n---")[0]
-        found = [
-            re.search(rf"^{key}:[ \t]*(?:\n\s*-\s*)?(\S+)", metadata, re.M)
-            for key in ("license", "license_name")
-        ]
-        known, named = (one.group(1).strip("\"'") if one else None for one in found)
-        return named or known if known == "other" else known
+        found = metadata.get("license")
+        if found == "other":
+            found = metadata.get("license_name") or found
+        names = found if isinstance(found, list) else [found]
+        return ", ".join(str(name) for name in names if name) or None
 
     @property
     def fingerprint(self) -> str:
@@ -171,12 +157,8 @@ def locate(
     if text in embedded_names():
         return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
     if text and os.path.isdir(absolute(text)):
-        return Source(
-            text,
-            absolute(text),
-            on_hub=False,
-            trust_remote_code=trust_remote_code,
-        )
+        folder = absolute(text)
+        return Source(text, folder, False, trust_remote_code=trust_remote_code)
     if text.startswith(".") or not HUB_ID.fullmatch(text):
         raise ValueError(_unknown(text))
     from huggingface_hub.errors import HFValidationError
@@ -233,6 +215,30 @@ def check_complete(source: Source, missing: set[Any]) -> None:
             f"backbone={source.name!r} lacks {len(missing)} of the tensors that its "
             f"configuration asks for, such as {sorted(map(str, missing))[0]!r}; "
             "download or save it again."
+        )
+
+
+def carries_code(source: Source) -> bool:
+    """Whether a configuration names code that lies beside the weights."""
+    files = [f"{part}/config.json" for part in DENOISERS]
+    if not any(map(source.at_hand, files)):
+        files = ["config.json", "tokenizer_config.json"]
+    return any((source.read_json(file) or {}).get("auto_map") for file in files)
+
+
+def check_trusted(source: Source, carries_code: bool) -> None:
+    """Refuse a checkpoint with code of its own, unless the user trusts it.
+
+    Raises
+    ------
+    ValueError
+        When code would run and ``trust_remote_code`` is False.
+    """
+    if carries_code and not source.trust_remote_code:
+        raise ValueError(
+            f"backbone={source.name!r} carries code of its own, which can do anything "
+            "that you can; read it, pin its `revision`, and set trust_remote_code=True "
+            "to run it."
         )
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from sklearn_difffeat.checkpoints._fingerprint import SMALL_SUFFIXES
 from sklearn_difffeat.checkpoints._hub import download, file_sizes
-
-if TYPE_CHECKING:
-    from sklearn_difffeat.checkpoints._source import Source
+from sklearn_difffeat.checkpoints._source import DENOISERS, Source
 
 # As from_pretrained of transformers and of diffusers look for them.
 NAMES = (
@@ -22,7 +20,6 @@ NAMES = (
     "pytorch_model.bin",
     "diffusion_pytorch_model.bin",
 )
-DENOISERS = ("transformer", "unet")
 STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 # Where a model is there in several precisions or states only, the first is taken.
 VARIANTS = ("fp32", "fp16", "bf16", "ema")
@@ -61,21 +58,23 @@ def find_weights(source: Source, part: str) -> Weights:
         When there are variants alone, and several that mean something unknown.
     """
     for name in NAMES:
-        if source.size_of(part + name) is not None:
-            return Weights([part + name])
-        index = source.read_json(f"{part}{name}.index.json")
-        if index is not None:
-            return Weights([part + file for file in {*index["weight_map"].values()}])
+        if files := _files(source, part, name):
+            return Weights(files)
     for name in NAMES:
         variant = _choose_variant(source, part, name)
         if variant is not None:
-            stem, _, suffix = name.rpartition(".")
-            index = source.read_json(f"{part}{name}.index.{variant}.json")
-            files = {f"{stem}.{variant}.{suffix}"}
-            if index is not None and source.size_of(part + min(files)) is None:
-                files = {*index["weight_map"].values()}
-            return Weights([part + file for file in files], variant)
+            return Weights(_files(source, part, name, f".{variant}"), variant)
     return Weights([part + NAMES[part.startswith((*DENOISERS, "vae"))]])
+
+
+def _files(source: Source, part: str, name: str, variant: str = "") -> list[str]:
+    """Return the one file of that name, or the shards that its index names."""
+    stem, _, suffix = name.rpartition(".")
+    whole = f"{part}{stem}{variant}.{suffix}"
+    if source.size_of(whole) is not None:
+        return [whole]
+    index = source.read_json(f"{part}{name}.index{variant}.json") or {"weight_map": {}}
+    return [part + file for file in {*index["weight_map"].values()}]
 
 
 def _choose_variant(source: Source, part: str, name: str) -> str | None:
@@ -193,11 +192,9 @@ def _count_numbers(path: Path | None) -> int | None:
     """Count the numbers in a safetensors file by its header alone."""
     if path is None or path.suffix != ".safetensors":
         return None
-    with open(path, "rb") as file:
-        try:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, 2**27)))
-        except (struct.error, ValueError):
-            return None
-    header.pop("__metadata__", None)
-    return sum(math.prod(tensor["shape"]) for tensor in header.values())
+    try:
+        with safe_open(path, "np") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]
+            return sum(map(math.prod, shapes))
+    except SafetensorError:
+        return None

@@ -106,7 +106,16 @@ def load_openclipart(
         name: np.array([row[name] for row in rows], dtype=object)
         for name in ("group", "split", "source", "sha256")
     }
-    description = _describe(target, columns["split"])
+    train, test = (target[columns["split"] == part] for part in ("train", "test"))
+    description = DESCRIPTION.format(
+        n_items=f"{len(target):,}",
+        n_labels=target.shape[1],
+        labels_per_item=target.sum() / len(target),
+        n_train=f"{len(train):,}",
+        n_test=f"{len(test):,}",
+        n_untested=int((~test.any(axis=0)).sum()),
+        n_untrained=int((~train.any(axis=0)).sum()),
+    )
     if subset != "all":
         chosen = columns["split"] == subset
         frame = frame[chosen].reset_index(drop=True)
@@ -124,17 +133,4 @@ def load_openclipart(
         filename=str(ARCHIVE),
         DESCR=description,
         **columns,
-    )
-
-
-def _describe(target: np.ndarray, split: np.ndarray) -> str:
-    train, test = target[split == "train"], target[split == "test"]
-    return DESCRIPTION.format(
-        n_items=f"{len(target):,}",
-        n_labels=target.shape[1],
-        labels_per_item=target.sum() / len(target),
-        n_train=f"{len(train):,}",
-        n_test=f"{len(test):,}",
-        n_untested=int((~test.any(axis=0)).sum()),
-        n_untrained=int((~train.any(axis=0)).sum()),
     )

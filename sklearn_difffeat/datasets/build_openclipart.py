@@ -68,17 +68,9 @@ def choose_items(root: str | Path) -> tuple[list[Drawing], list[list[str]]]:
 
     A plural joins its singular where both are frequent (``flags`` and ``flag``).
     """
-    drawings = [
-        drawing
-        for drawing in iter_drawings(root)
-        if not drawing.name.startswith(LEFT_OUT)
-    ]
+    drawings = [d for d in iter_drawings(root) if not d.name.startswith(LEFT_OUT)]
     counts = Counter(word for drawing in drawings for word in drawing.keywords)
-    frequent = {
-        word
-        for word, count in counts.items()
-        if count >= MIN_ITEMS and word not in PROVENANCE
-    }
+    frequent = {word for word, n in counts.items() if n >= MIN_ITEMS} - PROVENANCE
     label_of = {
         word: word[:-1] if word.endswith("s") and word[:-1] in frequent else word
         for word in frequent
@@ -94,8 +86,7 @@ def choose_items(root: str | Path) -> tuple[list[Drawing], list[list[str]]]:
 
 def write_archive(root: str | Path, out: str | Path) -> None:
     """Write the archive that ``load_openclipart`` reads."""
-    drawings, labels = choose_items(root)
-    items = list(zip(drawings, labels, strict=True))
+    items = list(zip(*choose_items(root), strict=True))
     table = io.StringIO()
     seen: set[str] = set()
     rows = csv.writer(table, lineterminator="\n")

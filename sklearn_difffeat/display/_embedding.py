@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_difffeat._indicator import check_indicator
 from sklearn_difffeat.display._palette import COLORS, MARKERS, new_axes
 
 
@@ -109,7 +110,8 @@ class EmbeddingDisplay:
         ImportError
             When matplotlib is missing.
         ValueError
-            When Z holds NaN, lengths differ, or ``n_labels`` is not from 1 to 7.
+            When Z holds NaN, lengths differ, an indicator matrix holds anything but 0
+            and 1, or ``n_labels`` is not from 1 to 7.
 
         Examples
         --------
@@ -194,10 +196,8 @@ class EmbeddingDisplay:
 def _as_indicator(
     Y: Any, target_names: Sequence[str] | None
 ) -> tuple[np.ndarray, Sequence[Any]]:
-    if np.ndim(Y) == 2 or hasattr(Y, "tocsr"):
-        checked = check_array(Y, accept_sparse=True, input_name="Y")
-        dense = checked.toarray() if hasattr(checked, "toarray") else checked
-        indicator = np.asarray(dense) != 0
+    if np.ndim(Y) == 2:
+        indicator = check_indicator(Y, "Y")
         names: Sequence[Any] = range(indicator.shape[1])
     else:
         classes, codes = np.unique(column_or_1d(Y), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Pictures of a search and of features; matplotlib is imported when one is drawn."""
+"""Picture of a search; matplotlib is imported when it is drawn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_difffeat.display._embedding import EmbeddingDisplay
 from sklearn_difffeat.display._palette import COLORS, new_axes
-from sklearn_difffeat.display._search_map import SearchMap, read_search
-
-__all__ = ["BlockTimestepDisplay", "EmbeddingDisplay"]
+from sklearn_difffeat.display._search_map import read_search
 
 
 class BlockTimestepDisplay:
@@ -122,15 +119,7 @@ class BlockTimestepDisplay:
         (2, 1)
         """
         check_matplotlib_support(f"{cls.__name__}.from_search")
-        found: SearchMap = read_search(search, modality, metric)
-        display = cls(
-            found.scores,
-            found.blocks,
-            found.timesteps,
-            path=found.path,
-            score_name=found.score_name,
-            title=found.title,
-        )
+        display = cls(**read_search(search, modality, metric))
         return display.plot(ax=ax, **plot_options)
 
     def plot(
@@ -180,9 +169,7 @@ class BlockTimestepDisplay:
         self.im_ = ax.imshow(scores, **options)
         self.text_ = np.full(scores.shape, None, dtype=object)
         if include_values:
-            for row, column in zip(
-                *np.nonzero(~np.ma.getmaskarray(scores)), strict=True
-            ):
+            for row, column in np.argwhere(~np.ma.getmaskarray(scores)):
                 self._write_value(ax, scores, row, column, values_format)
         if len(self.path) > 1:
             self._draw_path(ax)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 
-@dataclass(frozen=True)
-class SearchMap:
-    """What a map of block and timestep shows."""
+def read_search(
+    search: Any, modality: str | None, metric: str | None
+) -> dict[str, Any]:
+    """Reduce a search's results to the best score of each block and timestep.
 
-    scores: np.ndarray
-    blocks: list[Any]
-    timesteps: list[Any]
-    path: list[tuple[int, int]]
-    score_name: str
-    title: str | None
-
-
-def read_search(search: Any, modality: str | None, metric: str | None) -> SearchMap:
-    """Reduce a search's results to the best score of each block and timestep."""
+    Returns
+    -------
+    dict of str to object
+        The parameters of :class:`BlockTimestepDisplay`.
+    """
     check_is_fitted(search, "cv_results_")
     results = search.cv_results_
     names = list(dict.fromkeys(name for params in results["params"] for name in params))
@@ -44,22 +39,23 @@ def read_search(search: Any, modality: str | None, metric: str | None) -> Search
     for cell, score in zip(cells, results[f"mean_test_{metric}"], strict=True):
         scores[cell] = np.fmax(scores[cell], score)
     visited = [cells[step["index"]] for step in getattr(search, "path_", [])]
-    path = [c for i, c in enumerate(visited) if not i or c != visited[i - 1]]
-    score_name = "mean test score"
-    if metric != "score":
-        score_name = f"mean test {metric}"
-    elif isinstance(search.scoring, str):
-        score_name = f"mean test {search.scoring}"
-    blocks, timesteps = axes
-    score_name = score_name.replace("_", " ")
-    return SearchMap(scores, blocks, timesteps, path, score_name, modality)
+    name = metric
+    if metric == "score" and isinstance(search.scoring, str):
+        name = search.scoring
+    return {
+        "scores": scores,
+        "blocks": axes[0],
+        "timesteps": axes[1],
+        "path": [c for i, c in enumerate(visited) if not i or c != visited[i - 1]],
+        "score_name": f"mean test {name}".replace("_", " "),
+        "title": modality,
+    }
 
 
 def _owner(search: Any, names: list[str], modality: str | None) -> str:
     split = [name.rpartition("__") for name in names]
-    owners = list(
-        dict.fromkeys(o for o, _, leaf in split if leaf in ("block", "timestep"))
-    )
+    found = [owner for owner, _, leaf in split if leaf in ("block", "timestep")]
+    owners = list(dict.fromkeys(found))
     if not owners:
         raise ValueError(
             "The search has no parameter named block or timestep; search over one of "
@@ -67,9 +63,12 @@ def _owner(search: Any, names: list[str], modality: str | None) -> str:
         )
     if modality is not None:
         parts = {"": search.estimator} | search.estimator.get_params()
-        by_kind = [o for o in owners if _kind(parts.get(o)) == modality]
-        by_step = [o for o in owners if modality in o.split("__")]
-        found = by_step or by_kind or [o for o in owners if modality in o]
+        kinds = {o: getattr(parts.get(o), "_modality", None) for o in owners}
+        found = (
+            [o for o in owners if modality in o.split("__")]
+            or [o for o in owners if kinds[o] == modality]
+            or [o for o in owners if modality in o]
+        )
         if not found:
             raise ValueError(
                 f"modality={modality!r} is not in the search, which has the blocks and "
@@ -81,10 +80,6 @@ def _owner(search: Any, names: list[str], modality: str | None) -> str:
             f"modality={modality!r} leaves several transformers, {owners}; name one."
         )
     return owners[0]
-
-
-def _kind(part: Any) -> str | None:
-    return getattr(part, "_modality", None)
 
 
 def _values_of(search: Any, name: str, tried: list[Any]) -> list[Any]:
@@ -103,9 +98,8 @@ def _values_of(search: Any, name: str, tried: list[Any]) -> list[Any]:
 
 
 def _metric(search: Any, results: dict[str, Any], metric: str | None) -> str:
-    known = [
-        n.removeprefix("mean_test_") for n in results if n.startswith("mean_test_")
-    ]
+    columns = [name for name in results if name.startswith("mean_test_")]
+    known = [name.removeprefix("mean_test_") for name in columns]
     if metric is None:
         refit = search.refit
         return refit if isinstance(refit, str) and refit in known else known[0]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from sklearn_difffeat.checkpoints._memory import release_device_memory
 from sklearn_difffeat.inputs._reader import Content
 
 T = TypeVar("T")
@@ -28,15 +27,14 @@ class Batch:
 
     Attributes
     ----------
-    chosen : ndarray of int
-        Their places in ``Rows``.
+    rows : ndarray of int
     contents : list of Content, optional
         What their cells hold; None where these are to be read, or latents fetched.
     places : ndarray of int, optional
         Of the latents, where the store has them.
     """
 
-    chosen: np.ndarray
+    rows: np.ndarray
     contents: list[Content] | None = None
     places: np.ndarray | None = None
 
@@ -45,15 +43,14 @@ class Batch:
         contents = None
         if self.contents is not None and other.contents is not None:
             contents = self.contents + other.contents
-        return Batch(np.concatenate([self.chosen, other.chosen]), contents)
+        return Batch(np.concatenate([self.rows, other.rows]), contents)
 
-    def cut(self, rows: slice | np.ndarray) -> Batch:
+    def cut(self, at: slice | np.ndarray) -> Batch:
         """Return some of the rows."""
-        chosen = self.chosen[rows]
         if self.contents is None:
-            return Batch(chosen)
-        at = np.arange(len(self.chosen))[rows]
-        return Batch(chosen, [self.contents[i] for i in at.tolist()])
+            return Batch(self.rows[at])
+        positions = np.arange(len(self.rows))[at].tolist()
+        return Batch(self.rows[at], [self.contents[one] for one in positions])
 
 
 class BatchSizer:
@@ -113,34 +110,9 @@ def prefetched(
                 future.cancel()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, CUDA or the CPU allocator (on Windows, Linux) ran short."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     words = ("not enough memory", "can't allocate memory", "out of memory")
     return any(text in str(error) for text in words)
-
-
-def split_on_out_of_memory(
-    compute: Callable[[slice], None], batch: slice, sizer: BatchSizer
-) -> None:
-    """Compute a batch; where memory runs out, halve it and try again.
-
-    Raises
-    ------
-    MemoryError or RuntimeError
-        When a single row does not fit; the error is that of the computation.
-    """
-    count = batch.stop - batch.start
-    try:
-        compute(batch)
-        return
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error) or count == 1:
-            raise
-    # Outside the handler: the traceback would keep the failed batch's tensors alive.
-    sizer.ran_out_of_memory(count)
-    release_device_memory()
-    middle = (batch.start + batch.stop) // 2
-    split_on_out_of_memory(compute, slice(batch.start, middle), sizer)
-    split_on_out_of_memory(compute, slice(middle, batch.stop), sizer)

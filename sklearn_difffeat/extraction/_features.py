@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 
 from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.store._chunk import Pass
 
+ROWS_AT_ONCE = 1024
 # torch works on arrays up to this size in the caller's thread.
 ONE_THREAD = 32768
 
@@ -21,21 +23,20 @@ class Features:
     ----------
     values : ndarray of shape (n_rows, n_features), float32
         Filled in place.
-    rows : ndarray of shape (n,), int
-        The row of ``values`` for each row of a :class:`Rows`.
+    rows : ndarray of int
+        The rows that are going to be filled.
     plan : Plan
     """
 
     def __init__(self, values: np.ndarray, rows: np.ndarray, plan: Plan) -> None:
         self.values = values
-        self.rows = rows
         self.plan = plan
         if plan.n_draws > 1:
             values[rows] = 0
 
     def write(
         self,
-        chosen: np.ndarray,
+        rows: np.ndarray,
         one: Pass,
         values: Mapping[int, np.ndarray],
         positions: np.ndarray | None = None,
@@ -44,8 +45,7 @@ class Features:
 
         Parameters
         ----------
-        chosen : ndarray of int
-            Which of the rows.
+        rows : ndarray of int
         one : Pass
         values : mapping of int to ndarray
             By block, (n, n_pooled), float16 or float32.
@@ -55,7 +55,6 @@ class Features:
         plan = self.plan
         at = plan.timesteps.index(one.timestep)
         n_draws = plan.draws_of(one.timestep)
-        rows = self.rows[chosen]
         where = _as_slice(rows)
         taken = slice(None) if positions is None else _as_slice(positions)
         first = 0
@@ -70,6 +69,24 @@ class Features:
                 self.values[where, columns] += share / n_draws
             else:
                 self.values[where, columns] = share
+
+    def finish(self, widths: Sequence[int]) -> None:
+        """Scale what each pooling gave at each block and timestep to unit length.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Channels of the plan's blocks.
+        """
+        if self.plan.norm is None:
+            return
+        each = [self.plan.shares(width) * len(self.plan.timesteps) for width in widths]
+        ends = np.cumsum([share for shares in each for share in shares])
+        for rows in gen_batches(len(self.values), ROWS_AT_ONCE):
+            for part in np.split(self.values[rows], ends[:-1], axis=1):
+                length = np.linalg.norm(part, axis=1, keepdims=True)
+                # A row of zeros has no direction, and stays.
+                np.divide(part, length, out=part, where=length > 0)
 
 
 def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:

@@ -9,14 +9,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from sklearn_difffeat.backbones import Backbone, load_backbone
+from sklearn_difffeat.backbones import load_backbone
+from sklearn_difffeat.backbones._base import Backbone
 from sklearn_difffeat.checkpoints._source import Source
 from sklearn_difffeat.extraction._batches import BatchSizer
 from sklearn_difffeat.extraction._plan import Plan
-from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.inputs._cells import Cells, in_row
 from sklearn_difffeat.inputs._reader import Reader
 from sklearn_difffeat.store._chunk import Pass
-from sklearn_difffeat.store._store import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 
 # Raised when a change to decoding, encoding or noise changes the features.
 PREPROCESSING = 2
@@ -39,10 +40,12 @@ class Job:
     plan : Plan
     blocks : tuple of int
         The blocks to hand over of each pass.
-    keep : bool
-        Whether results are on their way to a store.
+    widths : tuple of int
+        Channels of the plan's blocks.
     batch_size : int or None
         None finds it.
+    unreadable : {"error", "nan"}
+        Whether a cell that cannot be read ends the call.
     """
 
     source: Source
@@ -52,8 +55,9 @@ class Job:
     reader: Reader
     plan: Plan
     blocks: tuple[int, ...]
-    keep: bool
+    widths: tuple[int, ...]
     batch_size: int | None
+    unreadable: str
 
     def backbone(self, dtype: str | None = None) -> Backbone:
         """Load the model, unless this process has it, in a precision of its own."""
@@ -64,21 +68,24 @@ class Job:
             prompt=self.plan.prompt,
         )
 
-    def passes(self, store: FeatureStore | None) -> list[Pass]:
-        """Return the passes that every row needs."""
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes that every row needs."""
+        poolings = self.plan.poolings
         settings = {
             "kind": "features",
             "seed": self.plan.seed,
-            "pooling": self.plan.pooling,
+            "pooling": poolings[0] if len(poolings) == 1 else poolings,
         }
         if self.plan.prompt:
             settings["prompt"] = self.plan.prompt
-        space = -1 if store is None else store.space(self._key | settings)
+        space = StoredRows.space(self._key | settings)
         return [Pass(space, *one) for one in self.plan.passes]
 
-    def latents(self, store: FeatureStore) -> Pass:
-        """Return where the latents of pictures are kept."""
-        return Pass(store.space(self._key | {"kind": "latents"}), LATENTS, 0)
+    @property
+    def latents(self) -> Pass:
+        """Where the latents of pictures are kept."""
+        return Pass(StoredRows.space(self._key | {"kind": "latents"}), LATENTS, 0)
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -105,17 +112,17 @@ class Job:
 
 @dataclass
 class Rows:
-    """Rows on their way through a model, and what is known of each by now.
+    """The rows of X on their way through a model, and what is known of each by now.
 
     Attributes
     ----------
     cells : sequence or ndarray
-    places : ndarray of shape (n,), int
-        Where in the cells these rows stand.
     numbers : ndarray of shape (n,), int
-        Where they stand in X, for messages.
+        What the rows are called in messages: where they stand in the user's X.
     needed : ndarray of shape (n, n_passes), bool
         What is still to be had.
+    unreadable : {"error", "nan"}
+        Whether a cell that cannot be read ends the call.
     digests : list of bytes
         Of each row's content, once it was read.
     truncated : ndarray of shape (n,), bool
@@ -127,9 +134,9 @@ class Rows:
     """
 
     cells: Cells
-    places: np.ndarray
     numbers: np.ndarray
     needed: np.ndarray
+    unreadable: str
     digests: list[bytes] = field(init=False)
     truncated: np.ndarray = field(init=False)
     overflowed: np.ndarray = field(init=False)
@@ -141,18 +148,18 @@ class Rows:
         self.truncated = np.zeros(count, dtype=bool)
         self.overflowed = np.zeros(count, dtype=bool)
 
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def cells_of(self, chosen: np.ndarray) -> list[Any]:
+    def cells_of(self, rows: np.ndarray) -> list[Any]:
         """Return the cells of some of the rows."""
-        return [self.cells[place] for place in self.places[chosen].tolist()]
+        return [self.cells[row] for row in rows.tolist()]
 
-    def digests_of(self, chosen: np.ndarray) -> list[bytes]:
+    def digests_of(self, rows: np.ndarray) -> list[bytes]:
         """Return the digests of rows that were read."""
-        return [self.digests[row] for row in chosen.tolist()]
+        return [self.digests[row] for row in rows.tolist()]
 
     def give_up(self, row: int, error: Exception) -> None:
-        """Ask for nothing more of a row that cannot be read."""
-        self.errors[row] = error
+        """Raise the error of a row that cannot be read, or ask no more of the row."""
+        named = in_row(error, int(self.numbers[row]))
+        if self.unreadable == "error" or isinstance(error, TypeError):
+            raise named from error
+        self.errors[row] = named
         self.needed[row] = False

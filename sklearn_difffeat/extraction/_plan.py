@@ -5,9 +5,11 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Resolved = TypeVar("Resolved")
 
 
 @dataclass(frozen=True)
@@ -15,14 +17,16 @@ class Plan:
     """What to extract from a backbone, in the order of the output's columns.
 
     Columns run over blocks, within a block over timesteps, within a timestep over the
-    pooled channels. ``prompt`` is for models that are conditioned on a text.
+    poolings and their channels. ``norm`` is what pooled states are scaled to at the
+    end; ``prompt`` is for models that are conditioned on a text.
     """
 
     blocks: tuple[int, ...]
     timesteps: tuple[int, ...]
-    pooling: str | tuple[str, int]
+    poolings: tuple[str | tuple[str, int], ...]
     n_draws: int
     seed: int
+    norm: str | None = None
     prompt: str = ""
 
     @property
@@ -36,8 +40,12 @@ class Plan:
 
     def n_pooled(self, width: int) -> int:
         """Channels that pooling leaves of one hidden state."""
-        cells = self.pooling[1] ** 2 if isinstance(self.pooling, tuple) else 1
-        return width * cells
+        return sum(self.shares(width))
+
+    def shares(self, width: int) -> list[int]:
+        """Channels that each pooling leaves of one hidden state."""
+        cells = (1 if isinstance(one, str) else one[1] ** 2 for one in self.poolings)
+        return [width * count for count in cells]
 
     def n_features(self, width_of: Callable[[int], int]) -> int:
         """Columns of the output, for the channels of each block."""
@@ -97,7 +105,7 @@ def resolve_blocks(value: Any, n_blocks: int, backbone: str) -> tuple[int, ...]:
     where = f"blocks 0 (token embeddings) to {n_blocks} of backbone {backbone!r}"
     found = _resolve("block", value, named, -n_blocks - 1, n_blocks, where)
     blocks = tuple(b if b >= 0 else n_blocks + 1 + b for b in found)
-    return _without_repeats("block", value, blocks)
+    return without_repeats("block", value, blocks)
 
 
 def resolve_timesteps(value: Any, n_timesteps: int, backbone: str) -> tuple[int, ...]:
@@ -112,10 +120,19 @@ def resolve_timesteps(value: Any, n_timesteps: int, backbone: str) -> tuple[int,
     last = n_timesteps - 1
     where = f"timesteps 0 (noise-free) to {last} of backbone {backbone!r}"
     found = _resolve("timestep", value, named, 0, last, where)
-    return _without_repeats("timestep", value, found)
+    return without_repeats("timestep", value, found)
 
 
-def _without_repeats(name: str, value: Any, found: tuple[int, ...]) -> tuple[int, ...]:
+def without_repeats(
+    name: str, value: Any, found: tuple[Resolved, ...]
+) -> tuple[Resolved, ...]:
+    """Return what a parameter resolves to.
+
+    Raises
+    ------
+    ValueError
+        When something is asked for twice.
+    """
     if len(set(found)) < len(found):
         raise ValueError(
             f"{name}={value!r} asks for the same {name} twice ({list(found)}); "

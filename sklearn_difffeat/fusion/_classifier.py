@@ -7,21 +7,31 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import sparse
-from sklearn.base import _fit_context
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, special
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 
 from sklearn_difffeat.fusion._data import (
     absent_modalities,
+    class_weights,
     column_moments,
     column_weights,
     encode_target,
-    label_weights,
-    row_weights,
+    scaled_chunks,
     standardized,
 )
 from sklearn_difffeat.fusion._input import (
@@ -30,12 +40,15 @@ from sklearn_difffeat.fusion._input import (
     densified_columns,
     warn_of_sparse_stacks,
 )
-from sklearn_difffeat.fusion._prediction import FusedPrediction
+from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.fusion._solver import solve
+from sklearn_difffeat.modalities._array import Columns
 from sklearn_difffeat.modalities._columns import names_modalities, resolve_modalities
 
 
-class FusionClassifier(FusedPrediction):
+class FusionClassifier(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+):
     """Logistic classifier on the sum of one linear projection per modality.
 
     Every column is standardised, every modality is projected linearly, the
@@ -245,17 +258,18 @@ class FusionClassifier(FusedPrediction):
             data, target, weight = data[rows], target[rows], weight[rows]
             absent = None if absent is None else absent[rows]
         kind, classes, Y = encode_target(target)
-        weight_class = row_weights if kind != "indicator" else label_weights
-        row_weight, label_weight = weight_class(self.class_weight, Y, weight, classes)
+        row_weight, label_weight = class_weights(
+            self.class_weight, kind, classes, Y, weight
+        )
         mean, scale = column_moments(data, weight, modalities, absent)
         if not self.standardize:
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
         scale = scale / column_weights(self.modality_weights, modalities, len(scale))
 
-        constant = np.asarray(Y.all(axis=0) | ~Y.any(axis=0))
-        if constant.any():
+        varied = np.asarray(Y.any(axis=0) & ~Y.all(axis=0))
+        if not varied.all():
             warnings.warn(
-                f"{constant.sum()} of the {len(constant)} labels are constant in y; "
+                f"{np.sum(~varied)} of the {len(varied)} labels are constant in y; "
                 "their constant is predicted.",
                 stacklevel=3,
             )
@@ -264,21 +278,22 @@ class FusionClassifier(FusedPrediction):
         projection, heads = np.zeros((data.shape[1], k)), np.eye(k, n_outputs)
         centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
         n_iter = 0
-        if not constant.all():
-            P, H, b, n_iter, n_unfinished = solve(
+        if varied.any():
+            problem = LabelledRows(
                 standardized(data, mean, scale),
-                np.ascontiguousarray(Y[:, ~constant]),
+                np.ascontiguousarray(Y[:, varied]),
                 C=self.C,
                 sample_weight=row_weight,
-                label_weight=None
-                if label_weight is None
-                else label_weight[:, ~constant],
+                label_weight=None if label_weight is None else label_weight[:, varied],
                 softmax=kind == "multiclass",
+                device=self.device,
+                seed=check_random_state(self.random_state),
+            )
+            P, H, centered[varied], n_iter, n_unfinished = solve(
+                problem,
                 rank=self.fusion_dim,
                 tol=self.tol,
                 max_iter=self.max_iter,
-                device=self.device,
-                seed=check_random_state(self.random_state),
                 verbose=bool(self.verbose),
             )
             if n_unfinished:
@@ -289,13 +304,11 @@ class FusionClassifier(FusedPrediction):
                     ConvergenceWarning,
                     stacklevel=3,
                 )
-            centered[~constant] = b
             if P is None:
-                projection[:, ~constant] = H
+                projection[:, varied] = H
             else:
-                projection = P
-                heads = np.zeros((k, n_outputs))
-                heads[:, ~constant] = H
+                projection, heads = P, np.zeros((k, n_outputs))
+                heads[:, varied] = H
 
         coef = projection if self.fusion_dim is None else projection @ heads
         coef = coef / scale[:, None]
@@ -314,6 +327,202 @@ class FusionClassifier(FusedPrediction):
         self._kind, self._layout, self._declared = kind, layout, declared
         self._sparse_target = sparse.issparse(target)
         return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Logits of the labels or classes.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Log odds, float32 or float64 as in fit, and 1-D for binary y.
+
+        Raises
+        ------
+        ValueError
+            If X has other columns or modalities than in fit, infinity, or in a row
+            some but not all columns of a modality. So do all methods that take X.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> model = FusionClassifier().fit([[0], [1]], [0, 1])
+        >>> model.decision_function([[0], [1]]).round(1)
+        array([-0.7,  0.7])
+        """
+        logits = self._project(self._validate(X), self.coef_.T * self.scale_[:, None])
+        logits += self.centered_intercept_
+        return logits[:, 0] if self._kind == "binary" else logits
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probabilities of the labels, each by itself, or of the classes.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
+            float32 or float64 as in fit. Those of classes sum to 1 in a row.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_proba([[0.5]])
+        array([[0.5, 0.5]])
+        """
+        logits = self._logits_by_class(X)
+        if self._kind == "multiclass":
+            return special.softmax(logits, axis=1)
+        return special.expit(logits)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithms of the probabilities, exact where they underflow.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_labels) or (n_samples, n_classes)
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).predict_log_proba([[0.5]]).shape
+        (1, 2)
+        """
+        logits = self._logits_by_class(X)
+        if self._kind == "multiclass":
+            return special.log_softmax(logits, axis=1)
+        return special.log_expit(logits)
+
+    def predict(self, X: ArrayLike) -> Any:
+        """Classes, or an indicator matrix that is sparse if y was.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or ndarray or CSR of shape (n_samples, n_labels)
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], ["no", "yes"]).predict([[2]])
+        array(['yes'], dtype='<U3')
+        """
+        logits = self.decision_function(X)
+        if self._kind == "indicator":
+            # Not logits >= 0: the probability of a tiny negative one rounds to 0.5.
+            indicator = (special.expit(logits) >= 0.5).astype(np.int64)
+            return sparse.csr_matrix(indicator) if self._sparse_target else indicator
+        if self._kind == "binary":
+            return self.classes_[(logits > 0).astype(np.intp)]
+        return self.classes_[logits.argmax(axis=1)]
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Fused representation: the sum of the projected modalities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, k)
+            The logits less their intercepts where `fusion_dim` is None.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> FusionClassifier().fit([[0], [1]], [0, 1]).transform([[0.5]]).round() + 0
+        array([[0.]])
+        """
+        return self._project(self._validate(X), self._projection())
+
+    def modality_contributions(self, X: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Each modality's share of every logit.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_samples, n_outputs)
+            Together with ``centered_intercept_`` they add up to the logits. A
+            modality that a row lacks has the share 0.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> model = FusionClassifier(modalities={"image": 1, "text": 1})
+        >>> _ = model.fit([[0, 0], [1, 0], [0, 1], [1, 1]], [0, 0, 0, 1])
+        >>> shares = model.modality_contributions([[1, np.nan]])
+        >>> shares["image"] > 0, shares["text"]
+        (array([[ True]]), array([[0.]]))
+        """
+        data = self._validate(X)
+        if not self._declared:
+            warnings.warn(
+                "X came to fit without modalities, so all columns are one; pass "
+                "modalities= or build the model with make_fusion_pipeline.",
+                stacklevel=2,
+            )
+        weights = self.coef_.T * self.scale_[:, None]
+        return {
+            name: self._project(data, weights[columns], columns)
+            for name, columns in self.modalities_.items()
+        }
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # A fit that was interrupted has set n_features_in_ already.
+        return hasattr(self, "coef_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return next(iter(self.projections_.values())).shape[1]
+
+    def _validate(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        layout = getattr(X, "_layout", None)
+        X = validate_data(self, densified_columns(X), reset=False, **MATRIX)
+        if layout and self._layout and layout != self._layout:
+            raise ValueError(
+                f"The modalities of X should match those of fit: X has {layout}, fit "
+                f"had {self._layout}; stack them in the same order and widths."
+            )
+        absent_modalities(X, self.modalities_, self._declared)
+        return X
+
+    def _logits_by_class(self, X: ArrayLike) -> NDArray[Any]:
+        logits = self.decision_function(X)
+        return np.column_stack([-logits, logits]) if self._kind == "binary" else logits
+
+    def _projection(self) -> NDArray[Any]:
+        result = np.empty((self.n_features_in_, self._n_features_out))
+        for name, owned in self.modalities_.items():
+            result[owned] = self.projections_[name]
+        return result
+
+    def _project(
+        self, X: NDArray[Any], weights: NDArray[Any], columns: Columns = slice(None)
+    ) -> NDArray[Any]:
+        weights = weights.astype(self.coef_.dtype)
+        result = np.empty((X.shape[0], weights.shape[1]), dtype=self.coef_.dtype)
+        mean, scale = self.mean_[columns], self.scale_[columns]
+        for rows, block in scaled_chunks(X[:, columns], mean, scale):
+            result[rows] = block.astype(self.coef_.dtype) @ weights
+        return result
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils import column_or_1d, compute_class_weight, gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sklearn_difffeat.fusion._loss import weighted_counts
+from sklearn_difffeat._indicator import check_indicator
 from sklearn_difffeat.modalities._array import Columns
 
-_CHUNK_ENTRIES = 1 << 20
+Float: TypeAlias = NDArray[np.float64]
 
 
 def encode_target(y: Any) -> tuple[str, NDArray[Any], NDArray[np.uint8]]:
@@ -23,13 +23,8 @@ def encode_target(y: Any) -> tuple[str, NDArray[Any], NDArray[np.uint8]]:
     check_classification_targets(y)
     target = type_of_target(y, input_name="y", raise_unknown=True)
     if target == "multilabel-indicator":
-        dense = y.toarray() if sparse.issparse(y) else np.asarray(y)
-        if not np.isin(dense, (0, 1)).all():
-            raise ValueError(
-                "y is an indicator matrix with values other than 0 and 1; give 1 "
-                "where a label is present and 0 elsewhere."
-            )
-        return "indicator", np.arange(dense.shape[1]), dense.astype(np.uint8)
+        Y = check_indicator(y, "y").astype(np.uint8)
+        return "indicator", np.arange(Y.shape[1]), Y
     if target == "multiclass-multioutput":
         raise ValueError(
             "Multioutput target data is not supported; give one column of classes or "
@@ -46,33 +41,31 @@ def encode_target(y: Any) -> tuple[str, NDArray[Any], NDArray[np.uint8]]:
     return "multiclass", classes, np.eye(len(classes), dtype=np.uint8)[codes]
 
 
-def row_weights(
+def class_weights(
     class_weight: Any,
-    Y: NDArray[np.uint8],
-    weight: NDArray[np.float64],
+    kind: str,
     classes: NDArray[Any],
-) -> tuple[NDArray[np.float64], None]:
-    """Row weights times the weights of the rows' classes."""
-    codes = Y.argmax(axis=1) if Y.shape[1] > 1 else Y[:, 0].astype(np.intp)
-    by_class = compute_class_weight(
-        class_weight, classes=classes, y=classes[codes], sample_weight=weight
-    )
-    _check_class_weights(by_class)
-    return weight * by_class[codes], None
-
-
-def label_weights(
-    class_weight: Any,
     Y: NDArray[np.uint8],
-    weight: NDArray[np.float64],
-    classes: NDArray[Any],
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Row weights, and weights (2, n_labels) of each label's negatives, positives."""
+    sample_weight: Float,
+) -> tuple[Float, Float | None]:
+    """Weights of the rows, and (2, n_labels) of each label's negatives and positives.
+
+    Classes weigh on the rows that have them. The labels of an indicator matrix weigh
+    each for itself: None without `class_weight`, and always None for classes.
+    """
     if class_weight is None:
-        return weight, None
+        return sample_weight, None
+    if kind != "indicator":
+        codes = Y.argmax(axis=1) if Y.shape[1] > 1 else Y[:, 0].astype(np.intp)
+        by_class = compute_class_weight(
+            class_weight, classes=classes, y=classes[codes], sample_weight=sample_weight
+        )
+        return sample_weight * _not_negative(by_class)[codes], None
     if isinstance(class_weight, str):
-        counts = weighted_counts(Y, weight)
-        return weight, weight.sum() / (2 * np.where(counts > 0, counts, 1))
+        counts = weighted_counts(Y, sample_weight)
+        return sample_weight, sample_weight.sum() / (
+            2 * np.where(counts > 0, counts, 1)
+        )
     n_labels = len(classes)
     if isinstance(class_weight, dict):
         class_weight = [class_weight] * n_labels
@@ -81,7 +74,7 @@ def label_weights(
             f"class_weight is a list of {len(class_weight)} but y has {n_labels} "
             "labels; give one dict per label."
         )
-    result = np.ones((2, n_labels))
+    by_label = np.ones((2, n_labels))
     for label, weights in enumerate(class_weight):
         for key, value in weights.items():
             if key not in (0, 1):
@@ -89,18 +82,25 @@ def label_weights(
                     f"class_weight has the class {key!r} for label {label}; the "
                     "classes of a label in an indicator matrix are 0 and 1."
                 )
-            result[int(key), label] = value
-    _check_class_weights(result)
-    return weight, result
+            by_label[int(key), label] = value
+    return sample_weight, _not_negative(by_label)
 
 
-def _check_class_weights(weights: NDArray[np.float64]) -> None:
-    wrong = weights[~((weights >= 0) & (weights < np.inf))]
+def _not_negative(class_weight: Float) -> Float:
+    wrong = class_weight[~((class_weight >= 0) & (class_weight < np.inf))]
     if len(wrong):
         raise ValueError(
             f"class_weight holds {wrong[0]}; give weights that are finite and not "
             "negative."
         )
+    return class_weight
+
+
+def weighted_counts(Y: NDArray[Any], sample_weight: Float) -> Float:
+    """Weight (2, n_labels) of the rows without and with each label."""
+    chunks = row_chunks(*Y.shape)
+    positives = np.sum([sample_weight[rows] @ Y[rows] for rows in chunks], axis=0)
+    return np.vstack([sample_weight.sum() - positives, positives])
 
 
 def absent_modalities(
@@ -149,10 +149,10 @@ def _marks(X: Any, test: Any) -> NDArray[np.bool_]:
 
 def column_moments(
     X: Any,
-    weight: NDArray[np.float64],
+    weight: Float,
     modalities: dict[str, Columns],
     absent: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Float, Float]:
     """Weighted mean and standard deviation of the columns, 1 where constant."""
     total = np.full(X.shape[1], weight.sum())
     if absent is not None:
@@ -163,13 +163,13 @@ def column_moments(
                     "or give rows that have it."
                 )
             total[columns] = weight @ ~lacks
+    # StandardScaler.partial_fit gives NaN where the first chunk lacks a modality, and
+    # takes the rounding of a constant float32 column for its spread.
     zero, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
-    mean, variance = zero.copy(), zero.copy()
-    for rows, block in scaled_chunks(X, zero, one):
-        mean += weight[rows] @ block
-    mean /= total
-    for rows, block in scaled_chunks(X, mean, one):
-        variance += weight[rows] @ block**2
+    chunks = scaled_chunks(X, zero, one)
+    mean = sum((weight[rows] @ block for rows, block in chunks), start=zero) / total
+    chunks = scaled_chunks(X, mean, one)
+    variance = sum((weight[rows] @ block**2 for rows, block in chunks), start=zero)
     scale = np.sqrt(variance / total)
     constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
     return mean, np.where(constant, 1.0, scale)
@@ -177,7 +177,7 @@ def column_moments(
 
 def column_weights(
     weights: dict[str, float] | None, modalities: dict[str, Columns], n_columns: int
-) -> NDArray[np.float64]:
+) -> Float:
     """Weight of each column, that of its modality."""
     result = np.ones(n_columns)
     for name, weight in (weights or {}).items():
@@ -197,9 +197,7 @@ def column_weights(
     return result
 
 
-def standardized(
-    X: Any, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[Any]:
+def standardized(X: Any, mean: Float, scale: Float) -> NDArray[Any]:
     """Standardised copy of X in its own precision, 0 where a modality is absent."""
     result = np.empty(X.shape, X.dtype)
     for rows, block in scaled_chunks(X, mean, scale):
@@ -207,14 +205,17 @@ def standardized(
     return result
 
 
-def scaled_chunks(
-    X: Any, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def scaled_chunks(X: Any, mean: Float, scale: Float) -> Iterator[tuple[slice, Float]]:
     """Chunks of rows, standardised in float64, with 0 for what is absent."""
-    step = max(_CHUNK_ENTRIES // max(X.shape[1], 1), 256)
-    for start in range(0, X.shape[0], step):
-        rows = slice(start, start + step)
+    for rows in row_chunks(*X.shape):
         block = X[rows].toarray() if sparse.issparse(X) else X[rows]
         block = (block - mean) / scale
         np.nan_to_num(block, copy=False, nan=0.0)
         yield rows, block
+
+
+def row_chunks(
+    n_rows: int, n_columns: int, n_entries: int = 1 << 20, least: int = 256
+) -> list[slice]:
+    """Slices of rows with about `n_entries` entries, and `least` rows or more."""
+    return list(gen_batches(n_rows, max(n_entries // max(n_columns, 1), least)))

@@ -1,5 +1,8 @@
 """L-BFGS for many problems at once, one a column, in the same matrix products.
 
+The two-loop recursion is that of Nocedal and Wright, Numerical Optimization (2006),
+algorithm 7.4, with a preconditioner as its first guess of the inverse Hessian.
+
 SciPy's L-BFGS-B takes one problem at a time and no preconditioner: over all labels at
 once it needs the steps of the hardest label for every one, and a search along its step
 costs matrix products where here it costs none.
@@ -13,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Columns = NDArray[np.intp] | slice
+from sklearn_difffeat.fusion._data import Float
+from sklearn_difffeat.modalities._array import Columns
 
 _MEMORY = _PATIENCE = 10
 EVERY = slice(None)

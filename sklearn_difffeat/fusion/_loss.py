@@ -9,53 +9,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_difffeat._process import refuse_inherited_gpu, uses_torch
-from sklearn_difffeat.fusion._lbfgs import Float
-from sklearn_difffeat.fusion._principal_axes import PrincipalAxes, row_chunks
+from sklearn_difffeat.fusion._data import Float, row_chunks, weighted_counts
+from sklearn_difffeat.fusion._principal_axes import PrincipalAxes, row_space
 
 # Products of fewer rows are slower, longer temporary arrays leave the caches.
 _MIN_ROWS, _CHUNK_ENTRIES = 2048, 1 << 17
 
 
 class LabelledRows:
-    """Rows, their labels and weights, on numpy or on a torch device.
+    """The problem of one fit: rows, labels and weights, on numpy or a torch device.
 
     Parameters
     ----------
-    X : ndarray of shape (n, r), float32 or float64
-    Y : ndarray of shape (n, L), 0 or 1
+    X : ndarray of shape (n, d), float32 or float64
+        Standardised features; the matrix products keep their precision, sums over the
+        rows are float64.
+    Y : ndarray of shape (n, L), uint8
+        1 where a row has the label, else 0.
     C : float
-    sample_weight : ndarray of shape (n,)
-    axes : PrincipalAxes
-        Those of X.
-    label_weight : ndarray of shape (2, L) or None, default=None
+        Weight of the loss against half the squared norm of the weights.
+    sample_weight : ndarray of shape (n,), float64
+    label_weight : ndarray of shape (2, L), float64, or None, default=None
         Weight of the negatives and of the positives of each label.
     softmax : bool, default=False
         The columns of Y are the classes of one target, not labels of their own.
     device : str or None, default=None
         Torch device of the matrix products; None computes with numpy.
+    seed : int, RandomState instance or None, default=0
+        As for :class:`PrincipalAxes`.
+
+    Attributes
+    ----------
+    rotation : ndarray of shape (d, r) or None
+        Takes weights of the r columns that the rows are kept in to those of X; None
+        where these are the same.
+    axes : PrincipalAxes
+        Those of the r columns.
+    prior : ndarray of shape (L,), float64
+        Intercepts that give the weighted label frequencies.
     """
 
     def __init__(
         self,
         X: NDArray[Any],
-        Y: NDArray[Any],
+        Y: NDArray[np.uint8],
         *,
         C: float,
         sample_weight: Float,
-        axes: PrincipalAxes,
         label_weight: Float | None = None,
         softmax: bool = False,
         device: str | None = None,
+        seed: Any = 0,
     ) -> None:
-        self.C, self.softmax, self.axes = C, softmax, axes
-        self.n_rows, self.n_features = X.shape
-        self.n_labels = Y.shape[1]
-        self.weight_sum, self.itemsize = sample_weight.sum(), X.dtype.itemsize
+        X, self.rotation = row_space(X)
+        self.axes = PrincipalAxes(X, sample_weight, seed)
+        self.C, self.softmax = C, softmax
+        (self.n_rows, self.n_features), self.n_labels = X.shape, Y.shape[1]
+        self.weight_sum, self.dtype = sample_weight.sum(), X.dtype
         self.xp, self.put, self.get = _array_library(device, X.dtype)
         counts = weighted_counts(Y, sample_weight)
         counts = counts if label_weight is None else counts * label_weight
         log_counts = np.log(np.maximum(counts, 1e-12))
-        # Intercepts that give the weighted label frequencies.
         self.prior = log_counts[1] - (0 if softmax else log_counts[0])
         self.X, self._Y = self.put(X), self.put(Y)
         self.weight = self.put(sample_weight[:, None])
@@ -67,7 +81,7 @@ class LabelledRows:
         return self.X @ self.put(W)
 
     def curvature(self, W: Float, b: Float) -> Float:
-        """Second derivatives of the losses by the logits, summed over the rows."""
+        """Second derivatives (L,) of the losses by the logits, summed over the rows."""
         logits = self.product(W) + self.put(b)
         labels = np.arange(self.n_labels)
         parts = [self.slopes(logits[r], r, labels)[2] for r in self.chunks]
@@ -83,45 +97,38 @@ class LabelledRows:
             weight = weight * (by_label[0] * (1 - Y) + by_label[1] * Y)
         return Y, weight
 
-    def loss(self, logits: Any, rows: slice, labels: NDArray[np.intp]) -> Any:
-        """Weighted loss of each label, or of the classes together."""
-        Y, weight = self._labels(rows, labels)
-        xp = self.xp
-        if self.softmax:
-            shifted = logits - xp.amax(logits, 1)[:, None]
-            value = xp.log(xp.exp(shifted).sum(1))[:, None]
-            value = value - (Y * shifted).sum(1)[:, None]
-        else:
-            value = xp.log1p(xp.exp(-xp.abs(logits))) + logits.clip(min=0) - Y * logits
-        return (weight * value).sum(0, dtype=xp.float64)
-
-    def slopes(
-        self, logits: Any, rows: slice, labels: NDArray[np.intp]
-    ) -> tuple[Any, Any, Any]:
-        """Weighted loss, its first derivatives (n, L), and the sum of the second."""
-        Y, weight = self._labels(rows, labels)
+    def _losses(self, logits: Any, Y: Any) -> tuple[Any, Any]:
+        """Loss of each decision, (n, L) or (n, 1), and probabilities (n, L)."""
         xp = self.xp
         if self.softmax:
             shifted = logits - xp.amax(logits, 1)[:, None]
             proba = xp.exp(shifted)
             total = proba.sum(1)[:, None]
-            proba = proba / total
-            value = xp.log(total) - (Y * shifted).sum(1)[:, None]
-        else:
-            tail = xp.exp(-xp.abs(logits))
-            value = xp.log1p(tail) + logits.clip(min=0) - Y * logits
-            proba = xp.where(logits >= 0, 1.0, tail) / (1 + tail)
-        residual = weight * (proba - Y)
-        value = (weight * value).sum(0, dtype=xp.float64)
-        curvature = (weight * (proba * (1 - proba))).sum(0, dtype=xp.float64)
-        return value, residual, curvature
+            return xp.log(total) - (Y * shifted).sum(1)[:, None], proba / total
+        tail = xp.exp(-xp.abs(logits))
+        value = xp.log1p(tail) + logits.clip(min=0) - Y * logits
+        return value, xp.where(logits >= 0, 1.0, tail) / (1 + tail)
 
+    def loss(self, logits: Any, rows: slice, labels: NDArray[np.intp]) -> Any:
+        """Weighted loss (m,) of each label, or (1,) of the classes together.
 
-def weighted_counts(Y: NDArray[Any], sample_weight: Float) -> Float:
-    """Weight (2, L) of the rows without and with each label."""
-    chunks = row_chunks(*Y.shape)
-    positives = np.sum([sample_weight[rows] @ Y[rows] for rows in chunks], axis=0)
-    return np.vstack([sample_weight.sum() - positives, positives])
+        `logits` of shape (n, m) are those of these rows and labels.
+        """
+        Y, weight = self._labels(rows, labels)
+        return (weight * self._losses(logits, Y)[0]).sum(0, dtype=self.xp.float64)
+
+    def slopes(
+        self, logits: Any, rows: slice, labels: NDArray[np.intp]
+    ) -> tuple[Any, Any, Any]:
+        """Weighted loss, its first derivatives (n, m), and the sums (m,) of the second.
+
+        The derivatives are those by the logits, for classes only the diagonal.
+        """
+        Y, weight = self._labels(rows, labels)
+        value, proba = self._losses(logits, Y)
+        value = (weight * value).sum(0, dtype=self.xp.float64)
+        curvature = (weight * (proba * (1 - proba))).sum(0, dtype=self.xp.float64)
+        return value, weight * (proba - Y), curvature
 
 
 def _array_library(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from sklearn.utils.extmath import randomized_svd
 
-Float = NDArray[np.float64]
+from sklearn_difffeat.fusion._data import Float, row_chunks
 
 _MAX_FULL, _N_LEADING = 4096, 256
 
@@ -18,15 +18,24 @@ class PrincipalAxes:
     """Orthonormal axes in which the weighted second moments of X are diagonal.
 
     The Hessian of a logistic loss is near its mean curvature times these moments, for
-    every label, so one eigendecomposition preconditions them all.
+    every label, so one eigendecomposition preconditions them all; [1]_ bounds the
+    Hessian by the same moments. Beyond 4,096 columns a sketch [2]_ finds the leading
+    256 axes, and the moments of all others are taken as their mean.
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
-    sample_weight : ndarray of shape (n,)
+    X : ndarray of shape (n, d), float32 or float64
+        Moments and axes are computed in its precision.
+    sample_weight : ndarray of shape (n,), float64
     seed : int, RandomState instance or None, default=0
-        For the sketch that finds the leading axes where there are too many columns
-        for all; the rest is taken as one value.
+        For the sketch.
+
+    References
+    ----------
+    .. [1] Boehning (1992). Multinomial logistic regression algorithm. Annals of the
+       Institute of Statistical Mathematics 44, 197-200.
+    .. [2] Halko, Martinsson, Tropp (2011). Finding structure with randomness.
+       arXiv:0909.4061.
     """
 
     def __init__(self, X: NDArray[Any], sample_weight: Float, seed: Any = 0) -> None:
@@ -51,7 +60,18 @@ class PrincipalAxes:
         self._moments = np.maximum(self._moments.astype(np.float64), 0)[:, None]
 
     def solve(self, gradient: Float, curvature: Float) -> Float:
-        """Apply the inverse of ``1 + curvature * moments / weight`` by column."""
+        """Apply the inverse of ``I + curvature * X' W X / sum(W)``, column by column.
+
+        Parameters
+        ----------
+        gradient : ndarray of shape (d, m), float64
+        curvature : ndarray of shape (m,), float64
+            Second derivative of the loss by the logits, summed over the rows.
+
+        Returns
+        -------
+        ndarray of shape (d, m)
+        """
         mean = curvature / self._weight_sum
         share = 1 / (self._moments * mean + 1)
         rest = 0.0 if self._tail is None else 1 / (self._tail * mean + 1)
@@ -61,7 +81,18 @@ class PrincipalAxes:
         return step if self._tail is None else step + rest * gradient
 
     def logits_of(self, W: Float, curvature: float) -> Float:
-        """A matrix with the norm that W has in the quadratic model of the loss."""
+        """A matrix with the norm that W has in the quadratic model of the loss.
+
+        Parameters
+        ----------
+        W : ndarray of shape (d, L), float64
+        curvature : float
+            As for :meth:`solve`, the same for every label.
+
+        Returns
+        -------
+        ndarray of shape (d, L), or (256 + d, L) where the axes were sketched
+        """
         mean = curvature / self._weight_sum
         seen = self._axes.T @ W
         logits = np.sqrt(self._moments * mean + 1) * seen
@@ -75,18 +106,24 @@ def row_space(X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """X in orthonormal axes of its rows where these are few, and the axes or None.
 
     An L2 penalty does not see a rotation, and the weights of directions that no row
-    has are 0 at the optimum.
+    has are 0 at the optimum [1]_.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+
+    Returns
+    -------
+    ndarray of shape (n, n) and ndarray of shape (d, n)
+        Where n < d and n <= 4096, else X itself and None.
+
+    References
+    ----------
+    .. [1] Hastie, Tibshirani (2004). Efficient quadratic regularization for expression
+       arrays. Biostatistics 5, 329-340.
     """
     n, d = X.shape
     if n >= d or n > _MAX_FULL:
         return X, None
     axes, R = linalg.qr(X.T, mode="economic", check_finite=False)
     return np.ascontiguousarray(R.T), axes
-
-
-def row_chunks(
-    n_rows: int, n_columns: int, n_entries: int = 1 << 20, least: int = 256
-) -> list[slice]:
-    """Slices of rows with about `n_entries` entries, and `least` rows or more."""
-    step = max(n_entries // max(n_columns, 1), least)
-    return [slice(i, i + step) for i in range(0, n_rows, step)]

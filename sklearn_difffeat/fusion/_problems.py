@@ -14,18 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_difffeat.fusion._lbfgs import EVERY, Columns, Float
+from sklearn_difffeat.fusion._data import Float
+from sklearn_difffeat.fusion._lbfgs import EVERY
 from sklearn_difffeat.fusion._loss import LabelledRows
+from sklearn_difffeat.modalities._array import Columns
 
 
 class LinearProblem:
     """``C * loss(X @ W + b) + 0.5 * ||W||^2`` over ``theta = [W; b]``.
+
+    The objective of :class:`~sklearn.linear_model.LogisticRegression`, whose loss is
+    the sum over the rows of the log loss in nats; intercepts are not penalised.
 
     Parameters
     ----------
     rows : LabelledRows
     labels : slice
         Columns of the indicators to fit; softmax takes them all.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (r + 1, m), float64
+        One label a column; for softmax the same numbers as one column.
     """
 
     def __init__(self, rows: LabelledRows, labels: slice = EVERY) -> None:
@@ -67,10 +77,11 @@ class LinearProblem:
     def value(self, size: Float, columns: Columns) -> Float:
         data = self._rows
         put, own = data.put(size), self._own(columns)
-        value, labels = np.zeros(len(size)), self._labels[own]
-        for rows in data.chunks:
-            logits = self._at(rows, put, own)
-            value += data.get(data.loss(logits, rows, labels))
+        labels = self._labels[own]
+        value = sum(
+            data.get(data.loss(self._at(rows, put, own), rows, labels))
+            for rows in data.chunks
+        )
         return data.C * value + self._penalty(size, columns)[0]
 
     def evaluate(self, size: Float, columns: Columns) -> tuple[Float, Float]:
@@ -121,13 +132,24 @@ class LinearProblem:
 class FactorizedProblem:
     """``C * loss(X @ P @ H + b) + 0.5 * (||P||^2 + ||H||^2)``, one problem.
 
-    At a minimum the penalty is the trace norm of P @ H.
+    At a minimum the penalty is the trace norm of P @ H [1]_. The problem is not convex:
+    another start may end elsewhere.
 
     Parameters
     ----------
     rows : LabelledRows
-    P, H, b : ndarrays of shape (r, rank), (rank, L) and (L,)
+    P, H, b : ndarrays of shape (r, rank), (rank, L) and (L,), float64
         Start.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (r * rank + rank * L + L, 1), float64
+        P, H and b end to end.
+
+    References
+    ----------
+    .. [1] Srebro, Rennie, Jaakkola (2004). Maximum-margin matrix factorization.
+       Advances in Neural Information Processing Systems 17.
     """
 
     def __init__(self, rows: LabelledRows, P: Float, H: Float, b: Float) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
+from sklearn.utils import gen_batches
 
-from sklearn_difffeat.fusion._lbfgs import Float, minimize_lbfgs
+from sklearn_difffeat.fusion._data import Float
+from sklearn_difffeat.fusion._lbfgs import minimize_lbfgs
 from sklearn_difffeat.fusion._loss import LabelledRows
-from sklearn_difffeat.fusion._principal_axes import PrincipalAxes, row_space
 from sklearn_difffeat.fusion._problems import FactorizedProblem, LinearProblem
 
 _LOGIT_BYTES = 1 << 30
@@ -39,90 +40,60 @@ class Solution(NamedTuple):
 
 
 def solve(
-    X: NDArray[Any],
-    Y: NDArray[np.uint8],
+    problem: LabelledRows,
     *,
-    C: float,
-    sample_weight: Float,
-    label_weight: Float | None,
-    softmax: bool,
     rank: int | None,
     tol: float,
     max_iter: int,
-    device: str | None,
-    seed: Any,
     verbose: bool,
 ) -> Solution:
     """Minimise the convex problem, and from it the factorised one if a rank is given.
 
     Parameters
     ----------
-    X, Y, C, sample_weight, label_weight, softmax, device
-        As for :class:`LabelledRows`.
+    problem : LabelledRows
     rank : int or None
     tol, max_iter
         As for :func:`minimize_lbfgs`.
-    seed
-        As for :class:`PrincipalAxes`.
     verbose : bool
         Show a progress bar.
 
     Returns
     -------
     Solution
+        For the columns of X that `problem` was made of.
     """
-    X, axes = row_space(X)
-    data = LabelledRows(
-        X,
-        Y,
-        C=C,
-        sample_weight=sample_weight,
-        axes=PrincipalAxes(X, sample_weight, seed),
-        label_weight=label_weight,
-        softmax=softmax,
-        device=device,
-    )
     options: dict[str, Any] = {
         "tol": tol,
         "max_iter": max_iter,
-        "precision": float(np.finfo(X.dtype).eps),
+        "precision": float(np.finfo(problem.dtype).eps),
         "verbose": verbose,
     }
-    found = fit_linear(data, **options)
+    found = fit_linear(problem, **options)
     if rank is not None:
-        found = fit_factorized(data, found, rank, **options)
-    P, H, b, n_iter, n_unfinished = found
-    if softmax:
-        b = b - b.mean()
-    if axes is not None and P is None:
-        H = axes @ H
-    elif axes is not None:
-        P = axes @ P
-    return Solution(P, H, b, n_iter, n_unfinished)
+        found = fit_factorized(problem, found, rank, **options)
+    if problem.softmax:
+        found = found._replace(intercept=found.intercept - found.intercept.mean())
+    if problem.rotation is None:
+        return found
+    if found.projection is None:
+        return found._replace(heads=problem.rotation @ found.heads)
+    return found._replace(projection=problem.rotation @ found.projection)
 
 
 def fit_linear(data: LabelledRows, *, verbose: bool, **options: Any) -> Solution:
     """Minimise the convex problem, for as many labels at once as memory allows.
 
-    Parameters
-    ----------
-    data : LabelledRows
-    verbose : bool
-    **options
-        As for :func:`minimize_lbfgs`.
-
-    Returns
-    -------
-    Solution
+    `options` are those of :func:`minimize_lbfgs`.
     """
     block = data.n_labels
     if not data.softmax:
         # The logits of the point and of the step are kept.
-        block = max(_LOGIT_BYTES // (2 * data.itemsize * data.n_rows), 1)
+        block = max(_LOGIT_BYTES // (2 * data.dtype.itemsize * data.n_rows), 1)
     parts, n_iter, unfinished = [], 0, 0
     with progress("convex", data.n_labels, verbose) as report:
-        for first in range(0, data.n_labels, block):
-            problem = LinearProblem(data, slice(first, first + block))
+        for labels in gen_batches(data.n_labels, block):
+            problem = LinearProblem(data, labels)
             theta, steps, left = minimize_lbfgs(problem, report=report, **options)
             parts.append(problem.matrix(theta))
             n_iter, unfinished = max(n_iter, steps), unfinished + left
@@ -133,21 +104,7 @@ def fit_linear(data: LabelledRows, *, verbose: bool, **options: Any) -> Solution
 def fit_factorized(
     data: LabelledRows, convex: Solution, rank: int, *, verbose: bool, **options: Any
 ) -> Solution:
-    """Minimise the factorised problem from the best directions of the convex one.
-
-    Parameters
-    ----------
-    data : LabelledRows
-    convex : Solution
-    rank : int
-    verbose : bool
-    **options
-        As for :func:`minimize_lbfgs`.
-
-    Returns
-    -------
-    Solution
-    """
+    """Minimise the factorised problem from the best directions of the convex one."""
     W, b = convex.heads, convex.intercept
     used = min(rank, *W.shape)
     problem = FactorizedProblem(data, *factors(nearest(data, W, b, used), used), b)
@@ -169,12 +126,10 @@ def progress(
     from tqdm.auto import tqdm
 
     with tqdm(total=n_problems, desc=f"FusionClassifier, {name}", unit="fit") as bar:
-        steps = 0
+        steps = count(1)
 
         def report(n_finished: int, promise: float) -> None:
-            nonlocal steps
-            steps += 1
-            bar.set_postfix(step=steps, promise=f"{promise:.1e}", refresh=False)
+            bar.set_postfix(step=next(steps), promise=f"{promise:.1e}", refresh=False)
             bar.update(n_finished)
 
         yield report

@@ -1,130 +1,79 @@
-"""The kinds of X the transformers take, turned into a plain list of cells."""
+"""A column of cells, looked at once: which rows hold something that can be read."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Cells: TypeAlias = Sequence[Any] | np.ndarray
-KINDS = (
-    "a list, tuple, 1-D object array, pandas or polars Series, pyarrow column, or "
-    "one-column DataFrame or table"
-)
+from sklearn_difffeat.inputs._cells import Cells, as_cells, find_missing, in_row
+from sklearn_difffeat.inputs._reader import Reader
 
 
-def is_missing(cell: Any) -> bool:
-    """Whether a cell stands for an absent value.
+@dataclass(frozen=True)
+class Column:
+    """The cells of X, looked at once: which hold something that can be read.
 
-    None, NaN, NaT and pd.NA do, and so does ``{"bytes": None, "path": None}``, which
-    is how image columns of parquet files say it.
-    """
-    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
-        return True
-    if isinstance(cell, dict):
-        has_both = "bytes" in cell and "path" in cell
-        return has_both and is_missing(cell["bytes"]) and is_missing(cell["path"])
-    return isinstance(cell, (float, np.floating)) and math.isnan(cell)
-
-
-def _only_column(X: Any, names: Sequence[Any]) -> Any:
-    if len(names) != 1:
-        raise ValueError(
-            f"X is a {type(X).__name__} with {len(names)} columns {list(names)[:5]}; "
-            "pass one column, X['name'], or name it in a ColumnTransformer."
-        )
-    return X[names[0]]
-
-
-def as_cells(X: Any, *, arrays: bool) -> Cells:
-    """Return X as a sequence of cells, one a row.
-
-    Parameters
+    Attributes
     ----------
-    X : object
-        What a user passed.
-    arrays : bool
-        Whether a numeric NHWC array is a sequence of cells (pictures).
-
-    Raises
-    ------
-    TypeError
-        When X is one cell instead of many, or of a kind not accepted.
-    ValueError
-        When X is empty or has more than one column.
+    cells : sequence or ndarray
+    n_held : int
+        Rows whose cell is not missing.
+    present : ndarray of int
+        The rows to be read.
+    errors : dict of int to Exception
+        Why other rows that hold a cell cannot be read.
     """
-    if isinstance(X, (str, bytes, dict)) or hasattr(X, "getbands"):
-        raise TypeError(
-            f"X is a single {type(X).__name__}, not a column of cells; wrap it in a "
-            f"list, [X] (accepted: {KINDS})."
-        )
-    if hasattr(X, "column_names") and hasattr(X, "__getitem__"):
-        # pyarrow's tables and the datasets of the library of that name.
-        X = _only_column(X, X.column_names)
-    elif hasattr(X, "columns") and hasattr(X, "__getitem__") and hasattr(X, "shape"):
-        X = _only_column(X, list(X.columns))
-    if isinstance(X, (list, tuple)):
-        cells: Cells = X
-    elif isinstance(X, np.ndarray):
-        cells = _cells_of_array(X, arrays)
-    elif hasattr(X, "to_pylist"):
-        cells = X.to_pylist()
-    elif hasattr(X, "to_list"):
-        cells = X.to_list()
-    elif hasattr(X, "tolist"):
-        cells = X.tolist()
-    elif _is_lazy_sequence(X):
-        cells = X
-    else:
-        raise TypeError(f"X is of type {type(X).__name__}; pass {KINDS}.")
-    if len(cells) == 0:
-        raise ValueError(
-            "Found array with 0 sample(s) while a minimum of 1 is required; X is empty."
-        )
-    return cells
 
+    cells: Cells
+    n_held: int
+    present: np.ndarray
+    errors: dict[int, Exception]
 
-def _is_lazy_sequence(X: Any) -> bool:
-    """Whether X makes its cells when they are asked for, as a ``datasets.Column``."""
-    not_cells = (Mapping, bytearray, memoryview, range)
-    has_items = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    return has_items and not isinstance(X, not_cells) and not hasattr(X, "todense")
+    @classmethod
+    def of(
+        cls, X: Any, reader: type[Reader], *, missing: str, unreadable: str
+    ) -> Column:
+        """Look at every cell; no file is read.
 
+        Raises
+        ------
+        TypeError
+            When X or a cell is of a kind not accepted, naming the row.
+        ValueError
+            When X is empty, or a cell is missing or broken and that is an error.
+        """
+        cells = as_cells(X, arrays=reader.takes_arrays)
+        absent = find_missing(cells)
+        if absent.any() and missing == "error":
+            rows = np.flatnonzero(absent)
+            raise ValueError(
+                f"row {rows[0]} of X: the cell is missing ({cells[rows[0]]!r}), as in "
+                f"{len(rows)} of {len(cells)} rows; drop them, or set missing='nan'."
+            )
+        held = np.flatnonzero(~absent)
+        errors: dict[int, Exception] = {}
+        if not reader.are_plainly_good(cells):
+            for row in held.tolist():
+                try:
+                    reader.check_cell(cells[row])
+                except (TypeError, ValueError) as error:
+                    errors[row] = in_row(error, row)
+                    if unreadable == "error" or isinstance(error, TypeError):
+                        raise errors[row] from error
+        present = np.setdiff1d(held, list(errors)) if errors else held
+        return cls(cells, len(held), present, errors)
 
-def _cells_of_array(X: np.ndarray, arrays: bool) -> Cells:
-    if X.ndim == 2 and X.shape[1] == 1:
-        X = X[:, 0]
-    if X.ndim == 1:
-        return X.tolist() if X.dtype.kind in "OUST" else list(X)
-    if arrays and X.ndim == 4 and X.dtype != object:
-        return X
-    kinds = "a 4-D array (rows, height, width, channels), or " if arrays else ""
-    raise ValueError(
-        f"X is an array of shape {X.shape} and dtype {X.dtype}; pass {kinds}{KINDS}."
-    )
+    def check_files(self, reader: type[Reader]) -> None:
+        """Raise OSError, naming the row, when a cell names a file that is not there.
 
-
-def find_missing(cells: Cells) -> np.ndarray:
-    """Return a boolean array, True where a cell is missing."""
-    count = len(cells)
-    plain = isinstance(cells, np.ndarray)
-    if isinstance(cells, (list, tuple)):
-        plain = not any(map(_may_be_missing, _kinds(cells)))
-    if plain:
-        return np.zeros(count, dtype=bool)
-    return np.fromiter((is_missing(c) for c in cells), dtype=bool, count=count)
-
-
-def all_strings(cells: Cells) -> bool:
-    """Whether every cell is a str."""
-    return isinstance(cells, (list, tuple)) and _kinds(cells) == {str}
-
-
-def _kinds(cells: Cells) -> set[type]:
-    return set(map(type, cells))
-
-
-def _may_be_missing(kind: type) -> bool:
-    return not issubclass(kind, (str, bytes, np.ndarray))
+        Before hours of passes, rather than after them; a lazy sequence is not gone
+        through.
+        """
+        if isinstance(self.cells, (list, tuple)):
+            for row in self.present.tolist():
+                try:
+                    reader.check_file(self.cells[row])
+                except (OSError, ValueError) as error:
+                    raise in_row(error, row) from error

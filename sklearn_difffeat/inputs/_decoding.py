@@ -25,7 +25,7 @@ __all__ = [
 BLACK_8_BIT, BLACK_DEEPER = 1, 16
 
 
-def decode_image(content: Any, shown: str, size: int, row: int) -> np.ndarray:
+def decode_image(content: Any, shown: str, size: int) -> np.ndarray:
     """Decode what :func:`read_image` returned to uint8 (size, size, 3).
 
     The first frame is taken, the EXIF orientation applied and transparency put on
@@ -37,12 +37,10 @@ def decode_image(content: Any, shown: str, size: int, row: int) -> np.ndarray:
     ValueError
         When a file cannot be decoded or an array is no picture.
     """
-    return decode_seen(content, shown, size, row)[0]
+    return decode_seen(content, shown, size)[0]
 
 
-def decode_seen(
-    content: Any, shown: str, size: int, row: int
-) -> tuple[np.ndarray, bool]:
+def decode_seen(content: Any, shown: str, size: int) -> tuple[np.ndarray, bool]:
     """Decode a picture, and tell whether its range of values makes it black.
 
     A picture is called black by its range when it is not all zero, yet has no pixel
@@ -50,15 +48,12 @@ def decode_seen(
     than 8 bits (greys of 8 to 12 bits in 16).
     """
     if isinstance(content, np.ndarray):
-        try:
-            source = _image_of_array(content)
-        except ValueError as error:
-            raise ValueError(f"row {row} of X: {error}") from error
+        source = _image_of_array(content)
         deeper = content.dtype != np.uint8
         if content.dtype == np.uint8 and content.shape == (size, size, 3):
             return content, _is_black(content, source, deeper)
         return _finish(source, size, deeper)
-    with naming_damage(content, shown, row):
+    with naming_damage(content, shown):
         if isinstance(content, Image.Image):
             with first_frame(content) as frame:
                 return _decode(frame, size)

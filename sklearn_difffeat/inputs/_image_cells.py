@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from sklearn_difffeat._process import absolute
-from sklearn_difffeat.inputs._column import is_missing
+from sklearn_difffeat.inputs._cells import is_missing
 from sklearn_difffeat.inputs._pillow import allowed_formats
 from sklearn_difffeat.store._chunk import DIGEST_BYTES
 
@@ -31,20 +31,19 @@ LONGEST_NAME = 255
 _reading = threading.RLock()
 
 
-def check_image_cell(cell: Any, row: int) -> None:
+def check_image_cell(cell: Any) -> None:
     """Raise TypeError when a cell is of no accepted kind; reads no file."""
     if isinstance(cell, dict):
         if is_missing(cell.get("bytes")) and is_missing(cell.get("path")):
             raise TypeError(
-                f"row {row} of X: a dict with keys {list(cell)} has neither 'bytes' "
-                "nor 'path'; give one of them."
+                f"a dict with keys {list(cell)} has neither 'bytes' nor 'path'; give "
+                "one of them."
             )
         return
     accepted = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     if not isinstance(cell, accepted):
         raise TypeError(
-            f"row {row} of X: {short(cell)} of type {type(cell).__name__} is no "
-            f"image; pass {KINDS}."
+            f"{short(cell)} of type {type(cell).__name__} is no image; pass {KINDS}."
         )
 
 
@@ -55,7 +54,7 @@ def path_of(cell: Any) -> str | None:
     return os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
 
 
-def read_image(cell: Any, row: int) -> tuple[Any, str]:
+def read_image(cell: Any) -> tuple[Any, str]:
     """Return a cell's content, read from its file where it is a path, and its name.
 
     Raises
@@ -69,12 +68,12 @@ def read_image(cell: Any, row: int) -> tuple[Any, str]:
     TypeError
         When the cell is of no accepted kind.
     """
-    check_image_cell(cell, row)
+    check_image_cell(cell)
     if isinstance(cell, dict):
         cell = cell["path"] if is_missing(cell.get("bytes")) else cell["bytes"]
-        check_image_cell(cell, row)
+        check_image_cell(cell)
         if isinstance(cell, dict):
-            raise TypeError(f"row {row} of X: a dict holds a dict; pass {KINDS}.")
+            raise TypeError(f"a dict holds a dict; pass {KINDS}.")
     if isinstance(cell, np.ndarray):
         return cell, "the array"
     if isinstance(cell, Image.Image):
@@ -86,10 +85,10 @@ def read_image(cell: Any, row: int) -> tuple[Any, str]:
         with open(absolute(path), "rb") as file:
             return file.read(), short(path, LONGEST_NAME)
     except (OSError, ValueError) as error:
-        raise _unread(path, row, error) from error
+        raise _unread(path, error) from error
 
 
-def check_path(cell: Any, row: int) -> None:
+def check_path(cell: Any) -> None:
     """Raise what :func:`read_image` would where a path leads nowhere; reads no file."""
     path = path_of(cell)
     if path is None:
@@ -97,35 +96,32 @@ def check_path(cell: Any, row: int) -> None:
     try:
         os.stat(absolute(path))
     except (OSError, ValueError) as error:
-        raise _unread(path, row, error) from error
+        raise _unread(path, error) from error
 
 
-def _unread(path: str | bytes, row: int, error: Exception) -> Exception:
+def _unread(path: str | bytes, error: Exception) -> Exception:
     """Say what is wrong with a path that could not be read."""
-    where = f"row {row} of X:"
     text = os.fsdecode(path)
     shown = short(text, LONGEST_NAME)
     encoded = _name_of_encoded(text)
     if encoded is not None:
         return ValueError(
-            f"{where} {short(text, 30)} is a picture as {encoded}, not a path; pass "
+            f"{short(text, 30)} is a picture as {encoded}, not a path; pass "
             "its bytes, as base64.b64decode gives them."
         )
     if text.startswith(("http://", "https://")):
         return FileNotFoundError(
-            f"{where} {short(text)} is an address, and nothing is downloaded; save the "
+            f"{short(text)} is an address, and nothing is downloaded; save the "
             "picture and pass its path or bytes."
         )
     lost = (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError)
     if isinstance(error, lost) or len(text) > LONGEST_NAME:
         what = "a folder, not a file," if os.path.isdir(absolute(text)) else "no file"
-        return FileNotFoundError(
-            f"{where} there is {what} {shown}; an image cell is {KINDS}."
-        )
+        return FileNotFoundError(f"there is {what} {shown}; an image cell is {KINDS}.")
     assert isinstance(error, OSError)
     return type(error)(
         error.errno,
-        f"{where} {shown} cannot be read ({error.strerror}); mend its permissions or "
+        f"{shown} cannot be read ({error.strerror}); mend its permissions or "
         "drop the row",
     )
 
@@ -154,12 +150,12 @@ def _say_undecodable(content: Any) -> str:
     return "is not an image that Pillow knows"
 
 
-def digest_image(content: Any, row: int) -> bytes:
+def digest_image(content: Any) -> bytes:
     """Return a digest of what :func:`read_image` returned: of all that can be seen."""
     if isinstance(content, np.ndarray):
         if content.dtype.kind not in "buifc":
             raise ValueError(
-                f"row {row} of X: an array of dtype {content.dtype} is no picture; "
+                f"an array of dtype {content.dtype} is no picture; "
                 "pass uint8 (0 to 255) or floats (0 to 1)."
             )
         header = f"{content.dtype.str}{content.shape}".encode()
@@ -167,12 +163,12 @@ def digest_image(content: Any, row: int) -> bytes:
         digest.update(np.ascontiguousarray(content).data)
         return digest.digest()
     if isinstance(content, Image.Image):
-        return _digest_pil(content, row)
+        return _digest_pil(content)
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _digest_pil(image: Image.Image, row: int) -> bytes:
-    with naming_damage(image, "the PIL image", row), first_frame(image) as frame:
+def _digest_pil(image: Image.Image) -> bytes:
+    with naming_damage(image, "the PIL image"), first_frame(image) as frame:
         palette = frame.palette
         seen = (
             frame.mode,
@@ -189,27 +185,25 @@ def _digest_pil(image: Image.Image, row: int) -> bytes:
 
 
 @contextmanager
-def naming_damage(content: Any, shown: str, row: int) -> Iterator[None]:
-    """Name the row in whatever Pillow says of a picture that it cannot open."""
+def naming_damage(content: Any, shown: str) -> Iterator[None]:
+    """Name the picture in whatever Pillow says of a picture that it cannot open."""
     try:
         yield
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"row {row} of X: {shown} {_say_undecodable(content)}; replace the cell or "
-            "drop the row."
+            f"{shown} {_say_undecodable(content)}; replace the cell or drop the row."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"row {row} of X: {shown} is too large ({error}); raise "
+            f"{shown} is too large ({error}); raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from error
     except Exception as error:
         # Pillow's plugins raise nearly anything on damaged data.
         raise ValueError(
-            f"row {row} of X: {shown} cannot be decoded ({error}); repair the file or "
-            "drop the row."
+            f"{shown} cannot be decoded ({error}); repair the file or drop the row."
         ) from error
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_difffeat._process import absolute
+from sklearn_difffeat.inputs._cells import Cells, all_strings
 from sklearn_difffeat.inputs._decoding import decode_seen
-from sklearn_difffeat.inputs._image_cells import digest_image, path_of, read_image
+from sklearn_difffeat.inputs._image_cells import (
+    check_image_cell,
+    check_path,
+    digest_image,
+    path_of,
+    read_image,
+)
 from sklearn_difffeat.inputs._pillow import PillowState
 from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
-
-if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import Backbone
-
 
 # Bytes of files that a window of cells may hold; further ones are decoded at once.
 HELD_BYTES = 8 * 2**20
@@ -30,16 +33,20 @@ class ImageReader(Reader):
     Attributes
     ----------
     side : int
-    unreadable : {"error", "nan"}
-        Whether a cell that cannot be read ends the call.
     pillow : PillowState, optional
         To be held by a worker while it reads.
     """
 
     side: int
-    unreadable: str = "error"
     pillow: PillowState = field(default_factory=PillowState)
     window = 16
+    takes_arrays = True
+    check_cell = staticmethod(check_image_cell)
+    check_file = staticmethod(check_path)
+
+    @staticmethod
+    def are_plainly_good(cells: Cells) -> bool:
+        return isinstance(cells, np.ndarray) or all_strings(cells)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,50 +55,40 @@ class ImageReader(Reader):
     def size(self, cell: Any) -> int:
         return self.side
 
-    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
+    def read(self, cells: Sequence[Any]) -> list[Content]:
         contents = []
         n_held = 0
-        for cell, row in zip(cells, rows, strict=True):
+        for cell in cells:
             try:
-                value, shown = read_image(cell, row)
-                digest = digest_image(value, row)
+                value, shown = read_image(cell)
+                digest = digest_image(value)
                 if isinstance(value, bytes) and value is not cell:
                     n_held += len(value)
                     if n_held > HELD_BYTES:
                         n_held -= len(value)
-                        value = _Decoded(*decode_seen(value, shown, self.side, row))
-            except (OSError, ValueError) as error:
-                contents.append(self._unreadable(error))
+                        value = _Decoded(*decode_seen(value, shown, self.side))
+            except (OSError, ValueError, TypeError) as error:
+                contents.append(Content(b"", None, error=error))
                 continue
             contents.append(Content(digest, value, shown))
         return contents
 
-    def _unreadable(self, error: Exception) -> Content:
-        if self.unreadable == "error":
-            raise error
-        return Content(b"", None, error=error)
-
-    def prepare(
-        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
-    ) -> Prepared:
+    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
         count = len(contents)
         pixels = np.zeros((count, self.side, self.side, 3), dtype=np.uint8)
         black = np.zeros(count, dtype=bool)
         errors: dict[int, Exception] = {}
-        for i, (content, row) in enumerate(zip(contents, rows, strict=True)):
-            if content.error is not None:
-                errors[i] = content.error
-                continue
+        for at, content in enumerate(contents):
             value = content.value
             try:
+                if content.error is not None:
+                    raise content.error
                 if not isinstance(value, _Decoded):
-                    value = _Decoded(*decode_seen(value, content.name, self.side, row))
-            except (OSError, ValueError) as error:
-                errors[i] = error
-                self._unreadable(error)
-                continue
-            pixels[i], black[i] = value
-        return Prepared(pixels, black, np.ones(count, dtype=bool), errors)
+                    value = _Decoded(*decode_seen(value, content.name, self.side))
+                pixels[at], black[at] = value
+            except (OSError, ValueError, TypeError) as error:
+                errors[at] = error
+        return Prepared(pixels, black, errors)
 
     def portable(self, cell: Any) -> Any:
         path = path_of(cell)

@@ -6,14 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from sklearn_difffeat.inputs._column import Cells
-
-if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import Backbone
+from sklearn_difffeat.inputs._cells import Cells
 
 
 class Content(NamedTuple):
@@ -47,32 +44,62 @@ class Prepared:
         Pixels (n, size, size, 3), uint8, latents, or tokenized texts.
     truncated : ndarray of shape (n,), bool
         True where the reader warns of the input: a text was cut, a picture is black.
-    unchanged : ndarray of shape (n,), bool
-        False where a cell's content is no longer the one that was looked up.
     errors : dict of int to Exception
-        Why rows of the batch, by their place in it, have no input after all.
+        Why rows have no input after all, by their position in the batch.
+    encoded : bool
+        Whether the inputs are latents already.
     """
 
     inputs: Any
     truncated: np.ndarray
-    unchanged: np.ndarray
     errors: dict[int, Exception] = field(default_factory=dict)
+    encoded: bool = False
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Prepared:
-        return Prepared(self.inputs[rows], self.truncated[rows], self.unchanged[rows])
+    def __getitem__(self, at: slice | np.ndarray) -> Prepared:
+        return Prepared(self.inputs[at], self.truncated[at], encoded=self.encoded)
 
 
 class Reader(ABC):
-    """Reads cells; cheap to pickle.
+    """Reads cells; cheap to pickle. Its errors say what is wrong, not in which row.
 
     Attributes
     ----------
     window : int or None
         How many cells are read before the store is asked for them; None asks for all
         at once, where reading costs nothing.
+    takes_arrays : bool
+        Whether a numeric 4-D array is a column of cells.
+    pads : bool
+        Whether rows of a batch are padded to one length, which shows in the rounding
+        of anything less precise than float32.
     """
 
     window: int | None = None
+    takes_arrays: ClassVar[bool] = False
+    pads: ClassVar[bool] = False
+
+    @staticmethod
+    @abstractmethod
+    def check_cell(cell: Any) -> None:
+        """Look at a cell without reading files.
+
+        Raises
+        ------
+        TypeError
+            When it is of a kind that cannot be read.
+        ValueError
+            When it is of such a kind, and broken.
+        """
+
+    @staticmethod
+    def check_file(cell: Any) -> None:
+        """Raise OSError when a cell names a file that is not there; reads no file."""
+        return
+
+    @staticmethod
+    def are_plainly_good(cells: Cells) -> bool:
+        """Whether a look at all cells at once saves a look at each."""
+        return False
 
     @property
     @abstractmethod
@@ -84,14 +111,12 @@ class Reader(ABC):
         """Return a cell's side in pixels, or guess how many tokens it has."""
 
     @abstractmethod
-    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
-        """Read some cells, each once; ``rows`` are named in errors."""
+    def read(self, cells: Sequence[Any]) -> list[Content]:
+        """Read some cells, each once."""
 
     @abstractmethod
-    def prepare(
-        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
-    ) -> Prepared:
-        """Make model inputs of what cells hold."""
+    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
+        """Make inputs for a backbone of the reader's modality."""
 
     def order(self, cells: Cells) -> np.ndarray:
         """Return the order in which to process cells that are read all at once."""

@@ -6,17 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sklearn_difffeat.backbones._base import TextBackbone
-from sklearn_difffeat.inputs._column import Cells
+from sklearn_difffeat.inputs._cells import Cells, all_strings
 from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
 from sklearn_difffeat.store._chunk import DIGEST_BYTES
-
-if TYPE_CHECKING:
-    from sklearn_difffeat.backbones import Backbone
 
 # Characters of a text whose digest is remembered.
 SHORT = 256
@@ -35,6 +31,25 @@ class TextReader(Reader):
     """Texts to tokens, at most a number of them."""
 
     max_length: int
+    pads = True
+
+    @staticmethod
+    def check_cell(cell: Any) -> None:
+        if not isinstance(cell, str):
+            raise TypeError(
+                f"a cell of type {type(cell).__name__} is no text; pass str."
+            )
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text is not valid Unicode ({error}); decode it again with "
+                "errors='replace'."
+            ) from error
+
+    @staticmethod
+    def are_plainly_good(cells: Cells) -> bool:
+        return all_strings(cells) and all(map(str.isascii, cells))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -44,26 +59,23 @@ class TextReader(Reader):
         # About three characters a token, and two special ones.
         return min(self.max_length, len(cell) // 3 + 2)
 
-    def read(self, cells: Sequence[Any], rows: Sequence[int]) -> list[Content]:
+    def read(self, cells: Sequence[Any]) -> list[Content]:
         digests = [
             _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
             for cell in cells
         ]
         return list(map(Content, digests, cells))
 
-    def prepare(
-        self, backbone: Backbone, contents: Sequence[Content], rows: Sequence[int]
-    ) -> Prepared:
+    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
         from sklearn_difffeat.backbones._surroundings import plain_torch
 
-        assert isinstance(backbone, TextBackbone)
         texts = [content.value for content in contents]
         with plain_torch():
             tokens = backbone.tokenize(texts, self.max_length)
         tokens.keys = text_keys([content.digest for content in contents])
         truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
-        return Prepared(tokens, truncated, np.ones(len(texts), dtype=bool))
+        return Prepared(tokens, truncated)
 
     def order(self, cells: Cells) -> np.ndarray:
         # Texts of one length share a batch, so that little of it is padding.

@@ -87,9 +87,10 @@ class ModalityArray(np.ndarray):
     def modalities(self) -> dict[str, slice] | None:
         if self._layout is None:
             return None
-        names = _unique(name for name, _ in self._layout)
-        widths = (width for _, width in self._layout)
-        return lay_out(zip(names, widths, strict=True))
+        widths: dict[str, int] = {}
+        for name, width in self._layout:
+            widths[free_name(name, 2, widths) if name in widths else name] = width
+        return lay_out(widths.items())
 
     def __array_finalize__(self, obj: Any) -> None:
         self._layout = None
@@ -170,15 +171,11 @@ def _stack_layouts(arrays: list[Any], axis: Any) -> Layout | None:
     )
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    taken: list[str] = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.append(candidate)
-    return taken
+def free_name(name: str, number: int, taken: Iterable[str]) -> str:
+    """The name with the first number, from this one on, that makes it a new one."""
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
 
 
 def lay_out(widths: Iterable[tuple[str, int]]) -> dict[str, slice]:

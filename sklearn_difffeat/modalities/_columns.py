@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_difffeat.modalities._array import OTHER, Columns, Layout, lay_out
+from sklearn_difffeat.modalities._array import (
+    OTHER,
+    Columns,
+    Layout,
+    free_name,
+    lay_out,
+)
 
 UNDECLARED = "all"
 
@@ -83,34 +89,21 @@ def resolve_modalities(
             members: dict[str, list[int]] = {}
             for column, prefix in enumerate(prefixes):
                 members.setdefault(prefix, []).append(column)
-            other = _free(OTHER, 2, members) if OTHER in members else OTHER
+            other = free_name(OTHER, 2, members) if OTHER in members else OTHER
             return {
                 prefix or other: _compact(np.array(columns, dtype=np.intp))
                 for prefix, columns in members.items()
             }
     if layout is not None:
         pairs = [(name, width) for name, width in layout if width]
-        found = _number_repeats([name for name, _ in pairs])
-        widths = (width for _, width in pairs)
-        return {**lay_out(zip(found, widths, strict=True))}
+        counts = Counter(name for name, _ in pairs)
+        widths: dict[str, int] = {}
+        for name, width in pairs:
+            if counts[name] > 1:
+                name = free_name(name, 1, counts.keys() | widths.keys())
+            widths[name] = width
+        return {**lay_out(widths.items())}
     return {UNDECLARED: slice(0, n_features)}
-
-
-def _number_repeats(names: list[str]) -> list[str]:
-    counts, taken = Counter(names), set(names)
-    result = []
-    for name in names:
-        if counts[name] > 1:
-            name = _free(name, 1, taken)
-            taken.add(name)
-        result.append(name)
-    return result
-
-
-def _free(name: str, number: int, taken: Iterable[str]) -> str:
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
 
 
 def _warn_of_lost_modalities(names: Sequence[str]) -> None:
@@ -166,21 +159,20 @@ def _from_spec(
                 f"{n_features}."
             )
         spec = lay_out(spec.items())
-    owner = np.full(n_features, -1)
+    owner: dict[int, str] = {}
     result: dict[str, Columns] = {}
-    for number, (name, value) in enumerate(spec.items()):
+    for name, value in spec.items():
         columns = _column_indices(name, value, n_features, names)
-        for column in columns:
-            if owner[column] >= 0:
-                other = list(spec)[owner[column]]
+        for column in columns.tolist():
+            if column in owner:
                 raise ValueError(
-                    f"modalities[{name!r}] overlaps modalities[{other!r}] in column "
-                    f"{column}; give each column to one modality, once."
+                    f"modalities[{name!r}] overlaps modalities[{owner[column]!r}] in "
+                    f"column {column}; give each column to one modality, once."
                 )
-            owner[column] = number
+            owner[column] = name
         result[name] = _compact(columns)
-    lost = np.flatnonzero(owner < 0)
-    if len(lost):
+    lost = sorted(set(range(n_features)) - owner.keys())
+    if lost:
         raise ValueError(
             f"{len(lost)} of the {n_features} columns of X belong to no modality, the "
             f"first is column {lost[0]}; add them to modalities or drop them from X."
@@ -223,18 +215,18 @@ def _position(
                 f"{where} names the column {column!r} but X has no column names; pass "
                 "X as a DataFrame or give positions."
             )
-        found = [i for i, name in enumerate(names) if name == column]
-        if not found:
+        names = list(names)
+        if column not in names:
             raise ValueError(
                 f"{where} names the column {column!r}, which X does not have; use "
                 f"names such as {names[0]!r}."
             )
-        if len(found) > 1:
+        if names.count(column) > 1:
             raise ValueError(
-                f"{where} names the column {column!r}, which X has {len(found)} times; "
-                "give positions."
+                f"{where} names the column {column!r}, which X has "
+                f"{names.count(column)} times; give positions."
             )
-        return found[0]
+        return names.index(column)
     if not _is_int(column) or not -n_features <= column < n_features:
         raise ValueError(
             f"{where} has the column {column!r}, outside X, which has {n_features} "

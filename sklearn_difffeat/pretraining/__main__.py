@@ -6,8 +6,8 @@
     python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
     python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image --out runs/image ...
-    python -m sklearn_difffeat.pretraining text corpus --out runs/text
-    python -m sklearn_difffeat.pretraining study corpus --out runs/study --kind image
+    python -m sklearn_difffeat.pretraining text --out runs/text ...
+    python -m sklearn_difffeat.pretraining study corpus --out runs/study
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
     python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
 """
@@ -16,17 +16,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-DEFAULTS = {"text": (8000, 16, 7e-4)}
-CLEAN_SHARE = {"text": 0.6}
-DIFFUSION = {"text": 0.2}
-SCHEDULE = {
-    "decay_share": 0.3,
-    "ema_decay": 0.999,
-    "checkpoint_every": 200,
-    "frozen_steps": 0,
-    "seed": 0,
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,11 +32,6 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--photos", type=Path, required=True,
                       help="folder of JPEG photographs, by class")  # fmt: skip
     pack.add_argument("--n-photos", type=int, default=20_000)
-    pack.add_argument("--wordnet", type=Path, default="/usr/share/wordnet")
-    pack.add_argument("--descriptions", type=Path, required=True,
-                      help="xz file, one description a line")  # fmt: skip
-    pack.add_argument("--brown", type=Path, required=True,
-                      help="folder of the Brown corpus")  # fmt: skip
 
     bundle = commands.add_parser("bundle", help="write the corpus into one small file")
     bundle.add_argument("corpus", type=Path)
@@ -57,34 +41,9 @@ def parser() -> argparse.ArgumentParser:
     unbundle.add_argument("file", type=Path)
     unbundle.add_argument("corpus", type=Path)
 
-    align = commands.add_parser("align", help="compute the teachers' targets")
+    align = commands.add_parser("align", help="compute the teacher's targets")
     align.add_argument("corpus", type=Path)
-    align.add_argument("--only", choices=["image", "text"])
     align.add_argument("--device", default="cpu")
-
-    for kind, (steps, batch_size, learning_rate) in DEFAULTS.items():
-        run = commands.add_parser(kind, help=f"train or resume the {kind} backbone")
-        run.add_argument("corpus", type=Path)
-        run.add_argument("--out", type=Path, required=True)
-        run.add_argument("--steps", type=int, default=steps)
-        run.add_argument("--batch-size", type=int, default=batch_size)
-        run.add_argument("--learning-rate", type=float, default=learning_rate)
-        run.add_argument("--align", type=float, default=1.0,
-                         help="weight of the alignment; 0: no teacher")  # fmt: skip
-        run.add_argument("--align-block", type=int, default=6)
-        run.add_argument("--clean-share", type=float, default=CLEAN_SHARE[kind],
-                         help="share of a batch that is not noised")  # fmt: skip
-        run.add_argument("--diffusion", type=float, default=DIFFUSION[kind],
-                         help="weight of the diffusion loss")  # fmt: skip
-        run.add_argument("--start-from",
-                         help="name or folder whose weights a new run starts from; "
-                         "--frozen-steps then fit the projectors alone")  # fmt: skip
-        run.add_argument("--device", default="cpu")
-        run.add_argument("--minutes", type=float,
-                         help="stop after so many, the decay included")  # fmt: skip
-        for name, value in SCHEDULE.items():
-            flag = "--" + name.replace("_", "-")
-            run.add_argument(flag, type=type(value), default=value)
 
     image = commands.add_parser("image", help="make the image backbone, all of it")
     image.add_argument("--out", type=Path, required=True,
@@ -106,6 +65,31 @@ def parser() -> argparse.ArgumentParser:
     image.add_argument("--learning-rate", type=float, default=1e-3)
     image.add_argument("--seed", type=int, default=0)
 
+    text = commands.add_parser("text", help="adapt or go on adapting the text backbone")
+    text.add_argument("--out", type=Path, required=True,
+                      help="folder of corpus, checkpoints and export")  # fmt: skip
+    text.add_argument("--wordnet", type=Path, default="/usr/share/wordnet")
+    text.add_argument("--descriptions", type=Path,
+                      help="xz file, one description a line")  # fmt: skip
+    text.add_argument("--brown", type=Path, help="folder of the Brown corpus")
+    text.add_argument("--emoji", type=Path, nargs="*", default=[],
+                      help="emoji.json of emoji packages")  # fmt: skip
+    text.add_argument("--icons", type=Path, nargs="*", default=[],
+                      help="icons.json of Iconify collections")  # fmt: skip
+    text.add_argument("--n-texts", type=int, default=24_000)
+    text.add_argument("--encoder", type=Path,
+                      help="folder of a BertModel; else MiniLM's package")  # fmt: skip
+    text.add_argument("--steps", type=int, default=1500)
+    text.add_argument("--minutes", type=float,
+                      help="stop after so many, the decay included")  # fmt: skip
+    text.add_argument("--batch-size", type=int, default=8, help="rows of 96 tokens")
+    text.add_argument("--learning-rate", type=float, default=1.5e-4)
+    text.add_argument("--align", type=float, default=1.0,
+                      help="weight of the self-alignment")  # fmt: skip
+    text.add_argument("--diffusion", type=float, default=0.1,
+                      help="weight of the diffusion loss")  # fmt: skip
+    text.add_argument("--device", default="cpu")
+
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
     release.add_argument("corpus", type=Path)
@@ -114,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("study", help="compare sizes and teachers")
     compare.add_argument("corpus", type=Path)
     compare.add_argument("--out", type=Path, required=True)
-    compare.add_argument("--kind", choices=["image", "text"], required=True)
     compare.add_argument("--minutes", type=float, default=8.0,
                          help="of training for each variant")  # fmt: skip
     compare.add_argument("--numbers", type=int, nargs="+",
@@ -157,8 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "align":
         from sklearn_difffeat.pretraining.teachers import write_targets
 
-        for kind in [options.only] if options.only else ["image", "text"]:
-            write_targets(options.corpus, kind, device=options.device)
+        write_targets(options.corpus, device=options.device)
     elif options.command == "evaluate":
         from sklearn_difffeat.pretraining.evaluate import PARTS, evaluate
 
@@ -174,43 +156,64 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "study":
         from sklearn_difffeat.pretraining.study import study
 
-        study(
-            options.corpus,
-            options.out,
-            options.kind,
-            options.minutes,
-            options.numbers,
-        )
+        study(options.corpus, options.out, options.minutes, options.numbers)
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 
         print(f"wrote {release(options.run, options.corpus, options.name)}")
-    elif options.command == "image":
+    elif options.command == "text":
+        adapt_text(options)
+    else:
         from sklearn_difffeat.pretraining.image_recipe import run
 
         run(options)
-    else:
-        from sklearn_difffeat.pretraining.loop import Schedule
-        from sklearn_difffeat.pretraining.text import pretrain_text
 
-        folder = pretrain_text(
-            options.corpus,
-            options.out,
-            Schedule(
-                steps=options.steps,
-                batch_size=options.batch_size,
-                learning_rate=options.learning_rate,
-                minutes=options.minutes,
-                **{name: getattr(options, name) for name in SCHEDULE},
-            ),
-            align=options.align,
-            align_block=options.align_block,
-            clean_share=options.clean_share,
-            diffusion=options.diffusion,
-            start_from=options.start_from,
-            device=options.device,
+
+def adapt_text(options: argparse.Namespace) -> None:
+    """Collect the texts where that was not done yet, adapt the encoder, and judge."""
+    from sklearn_difffeat.pretraining.loop import Schedule
+    from sklearn_difffeat.pretraining.perplexity import compare_perplexity
+    from sklearn_difffeat.pretraining.text import pretrain_text
+    from sklearn_difffeat.pretraining.text_corpus import pack_texts, read_texts
+
+    out = options.out
+    if not (out / "texts.jsonl").exists():
+        if options.descriptions is None or options.brown is None:
+            raise SystemExit(
+                f"{out} holds no texts.jsonl; name --descriptions and --brown, too."
+            )
+        pack_texts(
+            out,
+            wordnet=options.wordnet,
+            descriptions=options.descriptions,
+            brown=options.brown,
+            emoji=options.emoji,
+            icons=options.icons,
+            n_texts=options.n_texts,
         )
-        print(f"wrote {folder}")
+    schedule = Schedule(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup=10,
+        ema_decay=0.98,
+        checkpoint_every=20,
+        minutes=options.minutes,
+    )
+    folder = pretrain_text(
+        out,
+        out,
+        schedule,
+        encoder=options.encoder,
+        align=options.align,
+        diffusion=options.diffusion,
+        device=options.device,
+    )
+    print(f"wrote {folder}")
+    texts = [record["text"] for record in read_texts(out, "held")]
+    backbones = {"before": out / "before" / "export", "after": folder}
+    print("perplexity of hidden tokens of held-out texts, by masking rate")
+    print(compare_perplexity(backbones, texts).round(1).to_string())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_difffeat.pretraining.corpus import EMOJI, ICON, OPENCLIPART, read_texts
+from sklearn_difffeat.pretraining.corpus import EMOJI, ICON, OPENCLIPART
 
 HEAD = """---
 license: {license}
@@ -61,40 +61,6 @@ rectangles of tokens pasted from one picture and its map into another. Exponenti
 average of the weights, stored in half precision.
 """
 
-TEXT = """A small masked diffusion language model: `BertForMaskedLM`, 6 blocks of width
-256, 128 positions, lower-case WordPiece tokenizer of 8,192 pieces. It ships with
-`sklearn_difffeat` so that the package works without network or GPU.
-
-## Data
-
-| source | texts | licence |
-|---|---|---|
-| WordNet 3.0 synonym sets and their glosses | {n_wordnet:,} | WordNet licence |
-| Brown corpus, lines | {n_brown:,} | free for non-commercial use |
-| Debian package descriptions | {n_debian:,} | the packages' own, free licences |
-| Titles put together at random from words of WordNet that can be drawn \
-| {n_composed:,} | WordNet licence |
-| Names of emoji (`emoji-datasource-google`) | {n_emoji:,} | MIT |
-| OpenClipart titles and descriptions outside the data set | {n_clipart:,} \
-| public domain |
-
-Texts with the same words as any text of the bundled data set, of either part, or as any
-other title or description of OpenClipart's test groups were left out. The first run,
-whose weights the last one started from, saw 2,365 titles and descriptions of drawings
-outside the test groups, and more of the long texts. No keyword of a drawing was used.
-
-## Recipe
-
-`python -m sklearn_difffeat.pretraining text`. Masked diffusion as in MDLM (arXiv
-2406.07524): masking rate drawn evenly from (0.05, 1], whole words masked,
-cross-entropy weighted by one over the rate. A share of the texts stays unmasked. Texts
-are packed into rows of 96 tokens, and none sees another. The mean over the tokens of
-the last block, mapped linearly, is aligned (cosine) with the sentence embedding of a
-frozen MiniLM (all-MiniLM-L6-v2), after REPA (arXiv 2410.06940), so part of what the
-features know of meaning is this teacher's. The first run hid tokens one by one.
-Exponential average of the weights, stored in half precision.
-"""
-
 TAIL = """
 {steps:,} steps of {batch_size} {unit} in the last run, AdamW, learning rate with
 warm-up and linear decay, seed {seed}, on shared CPU cores. Last losses: {losses}.
@@ -134,15 +100,6 @@ FACTS: dict[str, dict[str, Any]] = {
         "digest_rule": "of the pixels of each picture, before augmentation",
         "good": "features of drawings, icons and small photographs",
         "bad": "Generating pictures, fine detail, faces, lettering, large scenes.",
-    },
-    "mdlm-tiny": {
-        "body": TEXT,
-        "license": "bsd-3-clause",
-        "library": "transformers",
-        "unit": "rows",
-        "digest_rule": "of the lower-cased words of each text",
-        "good": "features of short English titles and definitions",
-        "bad": "Generating text, other languages, long documents, dialogue.",
     },
 }
 
@@ -201,31 +158,16 @@ def draw_losses(log: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _count(name: str, corpus: Path) -> tuple[dict[str, int], list[str]]:
-    if name == "dit-tiny":
-        with np.load(corpus / "images.npz") as images:
-            source = images["drawing_source"]
-            counts = {
-                "n_clipart": int((source == OPENCLIPART).sum()),
-                "n_emoji": int((source == EMOJI).sum()),
-                "n_icons": int((source == ICON).sum()),
-                "n_photos": len(images["photos"]),
-            }
-            return counts, images["digests"].tolist()
-    records = read_texts(corpus)
-    sources = [record["source"].split()[0] for record in records]
-    counts = {
-        f"n_{short}": sources.count(source)
-        for short, source in (
-            ("wordnet", "wordnet"),
-            ("brown", "brown"),
-            ("debian", "debian"),
-            ("composed", "composed"),
-            ("emoji", "emoji"),
-            ("clipart", "openclipart"),
-        )
-    }
-    return counts, [record["digest"] for record in records]
+def _count(corpus: Path) -> tuple[dict[str, int], list[str]]:
+    with np.load(corpus / "images.npz") as images:
+        source = images["drawing_source"]
+        counts = {
+            "n_clipart": int((source == OPENCLIPART).sum()),
+            "n_emoji": int((source == EMOJI).sum()),
+            "n_icons": int((source == ICON).sum()),
+            "n_photos": len(images["photos"]),
+        }
+        return counts, images["digests"].tolist()
 
 
 def write_card(
@@ -242,7 +184,7 @@ def write_card(
     ``starts`` are those of all runs, and ``seen`` the digests of runs before.
     """
     facts = FACTS[name]
-    counts, digests = _count(name, corpus)
+    counts, digests = _count(corpus)
     last = {
         k: np.mean([e[k] for e in log[-20:] if k in e]) for k in LOSSES if k in log[-1]
     }

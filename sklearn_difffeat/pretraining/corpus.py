@@ -1,10 +1,9 @@
-"""Collect the pretraining corpus: pictures in one ``.npz``, texts in one ``.jsonl``.
+"""Collect the pictures of the pretraining corpus in one ``.npz``.
 
 Nothing of the bundled data set enters, of neither part, nor anything else of
 OpenClipart's test groups: their drawings are skipped, and so is any picture with the
-same pixels or any text with the same words found elsewhere. A backbone that knew the
-training items by heart would make of them other features than of new items, and the
-heads would learn to rely on that.
+same pixels found elsewhere. A backbone that knew the training items by heart would make
+of them other features than of new items, and the heads would learn to rely on that.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ import hashlib
 import io
 import itertools
 import json
-import lzma
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,22 +32,6 @@ OPENCLIPART, EMOJI, ICON = 0, 1, 2
 DRAWING_SIZE = 96
 PHOTO_SIZE = 32
 SEED = 0
-# At most so many texts of a source: a teacher reads long ones slowly.
-MOST = {"wordnet glosses": 40_000, "brown": 15_000, "debian": 10_000}
-N_COMPOSED = 60_000
-# WordNet's files of what can be drawn: animal, artifact, body, event, food, location,
-# object, person, plant, shape.
-PICTURABLE = {"05", "06", "08", "11", "13", "15", "17", "18", "20", "25"}
-PATTERNS = [
-    "{adjective} {noun}", "{noun} {other}", "{noun} and {other}", "{noun} with {other}",
-    "{adjective} {noun} {other}", "{noun} on a {other}", "{noun}. {adjective} {other}",
-]  # fmt: skip
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 of a text's words, so that case and punctuation hide no copy."""
-    words = " ".join(re.findall(r"\w+", text.lower()))
-    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def split_drawings(root: str | Path) -> tuple[list[Drawing], list[Drawing]]:
@@ -151,113 +132,6 @@ def pack_images(
     }
 
 
-def _wordnet(folder: str | Path) -> Iterator[tuple[str, str]]:
-    for part in ("noun", "verb", "adj", "adv"):
-        for line in (Path(folder) / f"data.{part}").read_text("utf-8").splitlines():
-            if line.startswith("  "):
-                continue
-            head, _, gloss = line.partition(" | ")
-            fields = head.split()
-            count = int(fields[3], 16)
-            words = [re.sub(r"\(.*\)", "", w) for w in fields[4 : 4 + 2 * count : 2]]
-            names = ", ".join(words).replace("_", " ")
-            yield "wordnet names", names
-            yield "wordnet glosses", f"{names}: {gloss.strip()}"
-
-
-def _emoji_names(folders: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
-    """Yield the names in the ``emoji.json`` of a folder or of one above it."""
-    for folder in map(Path, folders):
-        for place in (folder, *folder.parents[:3]):
-            if (place / "emoji.json").exists():
-                for entry in json.loads((place / "emoji.json").read_text("utf-8")):
-                    yield "emoji names", entry["name"].lower()
-                    words = entry["short_names"][0].replace("_", " ").replace("-", " ")
-                    yield "emoji names", words
-                break
-
-
-def _composed(wordnet: str | Path, n: int) -> Iterator[tuple[str, str]]:
-    """Yield ``n`` titles put together from WordNet's words that corpora use.
-
-    A title is a few words side by side, which no dictionary holds.
-    """
-    lines = (Path(wordnet) / "cntlist.rev").read_text("utf-8").splitlines()
-    used = {line.partition("%")[0] for line in lines}
-    random = np.random.default_rng(SEED)
-    nouns, adjectives = (
-        np.array(
-            sorted(
-                word.replace("_", " ")
-                for word in _lemmas(Path(wordnet) / f"data.{part}", files) & used
-            )
-        )
-        for part, files in (("noun", PICTURABLE), ("adj", {"00"}))
-    )
-    for _ in range(n):
-        noun, other = random.choice(nouns, 2)
-        words = {"noun": noun, "other": other, "adjective": random.choice(adjectives)}
-        yield "composed titles", str(random.choice(PATTERNS)).format(**words)
-
-
-def _lemmas(path: Path, files: set[str]) -> set[str]:
-    """Return the words, with ``_`` for a space, of some of WordNet's files."""
-    words: set[str] = set()
-    for line in path.read_text("utf-8").splitlines():
-        fields = line.split()
-        if not line.startswith("  ") and fields[1] in files:
-            count = int(fields[3], 16)
-            found = fields[4 : 4 + 2 * count : 2]
-            words |= {word.partition("(")[0].lower() for word in found}
-    return words
-
-
-def _brown(folder: str | Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(Path(folder).glob("c[a-r][0-9][0-9]")):
-        for line in path.read_text("utf-8").splitlines():
-            words = [token.rpartition("/")[0] for token in line.split()]
-            if len(words) > 3:
-                yield "brown", re.sub(r" ([.,;:?!])", r"\1", " ".join(words))
-
-
-def pack_texts(
-    clipart: str | Path,
-    emoji: Iterable[str | Path],
-    wordnet: str | Path,
-    descriptions: str | Path,
-    brown: str | Path,
-) -> list[dict[str, str]]:
-    """Return one ``{"source", "text", "digest"}`` for each distinct text.
-
-    A source gives at most ``MOST`` texts, drawn at random.
-    """
-    free, held = split_drawings(clipart)
-    seen = {text_digest(part) for d in held for part in (d.text, d.title) if part}
-    candidates: list[tuple[str, str]] = []
-    for drawing in free:
-        candidates += [("openclipart", drawing.text), ("openclipart", drawing.title)]
-    candidates += _emoji_names(emoji)
-    candidates += _wordnet(wordnet)
-    candidates += _composed(wordnet, N_COMPOSED)
-    with lzma.open(descriptions, "rt", encoding="utf-8") as lines:
-        candidates += [("debian", line.strip()) for line in lines]
-    candidates += _brown(brown)
-    records = []
-    for source, text in tqdm(candidates, desc="texts"):
-        digest = text_digest(text)
-        if text and digest not in seen:
-            seen.add(digest)
-            records.append({"source": source, "text": text, "digest": digest})
-    sources = np.array([record["source"] for record in records])
-    random = np.random.default_rng(SEED)
-    left_out = [
-        random.permutation(np.flatnonzero(sources == source))[most:]
-        for source, most in MOST.items()
-    ]
-    kept = np.delete(np.arange(len(records)), np.concatenate(left_out))
-    return [records[i] for i in kept]
-
-
 def pack(
     out: str | Path,
     *,
@@ -266,26 +140,14 @@ def pack(
     icons: Iterable[str | Path] = (),
     photos: str | Path,
     n_photos: int,
-    wordnet: str | Path,
-    descriptions: str | Path,
-    brown: str | Path,
 ) -> None:
-    """Write ``images.npz`` and ``texts.jsonl`` into the folder ``out``."""
+    """Write ``images.npz`` into the folder ``out``."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = pack_texts(clipart, emoji, wordnet, descriptions, brown)
-    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in texts)
-    (folder / "texts.jsonl").write_text("".join(lines), "utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         Image.MAX_IMAGE_PIXELS = None  # some drawings are 15,000 pixels wide
         images = pack_images(clipart, emoji, icons, photos, n_photos)
     np.savez(folder / "images.npz", allow_pickle=False, **images)
     print(f"{folder}: {len(images['drawings']):,} drawings, "
-          f"{len(images['photos']):,} photographs, {len(texts):,} texts")  # fmt: skip
-
-
-def read_texts(corpus: str | Path) -> list[dict[str, str]]:
-    """Read the texts back."""
-    with open(Path(corpus) / "texts.jsonl", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+          f"{len(images['photos']):,} photographs")  # fmt: skip

@@ -54,7 +54,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def release(run: Path, corpus: Path, name: str) -> Path:
     """Copy a finished run into the package, with its card, losses and digests.
 
-    A run that started from the released weights carries their history and digests on.
+    The text backbone's export has them already. A run that started from the released
+    weights carries their history and digests on.
 
     Parameters
     ----------
@@ -67,6 +68,10 @@ def release(run: Path, corpus: Path, name: str) -> Path:
     Path
         The embedded folder, replaced as a whole.
     """
+    if name == "mdlm-tiny":
+        final = EMBEDDED_ROOT / name
+        shutil.rmtree(final, ignore_errors=True)
+        return Path(shutil.copytree(run / "export", final))
     log, starts = (_read_lines(run / file) for file in ("log.jsonl", HISTORY))
     schedule = json.loads((run / "schedule.json").read_text())
     partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name

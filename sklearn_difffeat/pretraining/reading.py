@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
+    describe_backbone,
 )
 from sklearn_difffeat.pretraining.contest import (
     Contest,
@@ -26,33 +27,36 @@ TRANSFORMERS: dict[str, Any] = {
     "text": TextDiffusionFeatureTransformer,
 }
 # Of every block; timestep 0 is noise-free.
-TIMESTEPS = {"image": [0, 50, 100, 200, 400, 700], "text": [0, 100, 200, 400, 700]}
-
-
-def _two_below(block: int, last: int) -> Settings:
-    return {"block": [max(0, block - 2), block]}
-
-
-def _neighbours(block: int, last: int) -> Settings:
-    return {"block": sorted({max(0, block - 2), block, min(last, block + 1)})}
+TIMESTEPS = {
+    "image": [0, 20, 50, 100, 200, 300, 500, 700, 900],
+    "text": [0, 100, 200, 300, 400, 500, 600, 700, 800, 900],
+}
 
 
 def _embeddings(block: int, last: int) -> Settings:
-    return {"block": [0, block]}
+    return {"block": sorted({0, block})}
 
 
-# Changes to the best place, each tried on all that was found good before it; a function
-# of the best block and the last where blocks change. They come last: one becomes more.
-READINGS: dict[str, list[Settings | Callable[[int, int], Settings]]] = {
-    "image": [
-        {"image_size": 96},
-        {"pooling": ["mean", ("grid", 2)]},
-        {"pooling": ("grid", 4)},
-        _two_below,
-        _neighbours,
-    ],
-    "text": [{"pooling": "max"}, {"pooling": ["mean", "max"]}, _two_below, _embeddings],
-}
+def _halfway(block: int, last: int) -> Settings:
+    return {"block": sorted({0, block // 2, block})}
+
+
+def _two_below(block: int, last: int) -> Settings:
+    return {"block": sorted({0, max(0, block - 2), block})}
+
+
+def _spread(block: int, last: int) -> Settings:
+    return {"block": sorted({0, last // 3, 2 * last // 3, last})}
+
+
+# Changes to a place, each tried on all that was found good before it; a function of the
+# best block and the last where blocks change. They come last: one becomes more.
+POOLINGS: list[Settings] = [
+    {"norm": "l2"},
+    {"pooling": "max"},
+    {"pooling": ["mean", "max"]},
+]
+BLOCKS = [_embeddings, _halfway, _two_below, _spread]
 PLACE_HEAD = {"C": 0.03}
 # Wide features ask for a stronger penalty.
 READING_GRID = {"C": [0.002, 0.006, 0.02]}
@@ -69,16 +73,14 @@ def read(
 ) -> np.ndarray:
     """Return the features of some rows, at their places among zeros.
 
-    ``settings`` are the transformer's parameters; a list of poolings concatenates.
+    ``settings`` are the transformer's parameters.
     """
-    poolings = settings.get("pooling", "mean")
-    found = []
-    for pooling in poolings if isinstance(poolings, list) else [poolings]:
-        one = clone(transformer).set_params(**settings | {"pooling": pooling})
-        with expected_warnings():
-            found.append(one.fit_transform(cells.iloc[rows]))
-    Z = np.zeros((len(cells), sum(part.shape[1] for part in found)), dtype=np.float32)
-    Z[rows] = np.hstack(found)
+    with expected_warnings():
+        found = (
+            clone(transformer).set_params(**settings).fit_transform(cells.iloc[rows])
+        )
+    Z = np.zeros((len(cells), found.shape[1]), dtype=np.float32)
+    Z[rows] = found
     return Z
 
 
@@ -91,17 +93,18 @@ def map_places(
 ) -> pd.DataFrame:
     """Return the mAP on training groups of every block (rows) and timestep."""
     timesteps = timesteps or TIMESTEPS[kind]
-    n_blocks = transformer.fit(cells.iloc[:1]).n_blocks_
-    blocks = list(range(n_blocks + 1))
+    info = describe_backbone(transformer.backbone)
+    blocks = list(range(info.n_blocks + 1))
+    ends = np.cumsum([info.width_of(block) for block in blocks])[:-1]
     table = pd.DataFrame(
         np.nan,
         pd.Index(blocks, name="block"),
         pd.Index(timesteps, name="timestep"),
     )
     for timestep in timesteps:
-        settings = {"block": blocks, "timestep": timestep}
-        Z = read(transformer, settings, cells, contest.train)
-        parts = np.split(Z, len(blocks), axis=1)
+        place = {"block": blocks, "timestep": timestep, "pooling": "mean", "norm": None}
+        Z = read(transformer, place, cells, contest.train)
+        parts = np.split(Z, ends, axis=1)
         table[timestep] = [
             contest.cross_validate(frozen(part), PLACE_HEAD) for part in parts
         ]
@@ -113,24 +116,30 @@ def choose_reading(
     contest: Contest,
     transformer: Any,
     cells: pd.Series,
-    kind: str,
-    places: pd.DataFrame,
-) -> Settings:
-    """Return block, timestep and pooling that are best on the training groups.
+    place: tuple[int, int],
+    changes: Sequence[Settings | Callable[[int, int], Settings]],
+) -> tuple[Settings, float]:
+    """Return the reading that is best on the training groups, and its mAP there.
 
-    Starts from the best place of the map and keeps a change where it scores higher, at
-    its best C of ``READING_GRID``.
+    Starts from a block and timestep, and keeps a change where it scores higher, at its
+    best C of ``READING_GRID``.
     """
-    block, timestep = places.stack().idxmax()
-    best: Settings = {"block": int(block), "timestep": int(timestep)}
-    top = float(places.max(axis=None))
-    for change in READINGS[kind]:
+    block, timestep = map(int, place)
+    last = describe_backbone(transformer.backbone).n_blocks
+    best: Settings = {
+        "block": block, "timestep": timestep, "pooling": "mean", "norm": None,
+    }  # fmt: skip
+    top, tried = -1.0, set()
+    for change in [{}, *changes]:
         if callable(change):
-            change = change(int(block), int(places.index[-1]))
-        Z = read(transformer, best | change, cells, contest.train)
+            change = change(block, last)
+        settings = best | change
+        if repr(settings) in tried:
+            continue
+        tried.add(repr(settings))
+        Z = read(transformer, settings, cells, contest.train)
         head, score = contest.choose_head(frozen(Z), READING_GRID)
-        say(f"    {kind} {best | change}: {score:.3f} with {head}")
+        say(f"    {settings}: {score:.3f} with {head}")
         if score > top:
-            best, top = best | change, score
-    say(f"{kind}: {best}")
-    return best
+            best, top = settings, score
+    return best, top

@@ -21,44 +21,29 @@ from sklearn_difffeat.pretraining.contest import Contest
 from sklearn_difffeat.pretraining.image import pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule
 from sklearn_difffeat.pretraining.reading import TRANSFORMERS, map_places
-from sklearn_difffeat.pretraining.text import pretrain_text
 
 UNALIGNED = {"align": 0.0, "align_map": 0.0}
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "image": {
-        "released: 256 wide, 8 blocks, 64 x 64": {},
-        "without a teacher": UNALIGNED,
-        "4 blocks": {"num_layers": 4, "align_block": 3},
-        "4 blocks, 384 wide": {
-            "num_layers": 4,
-            "align_block": 3,
-            "num_attention_heads": 12,
-        },
-        "patches of 16 x 16": {"patch_size": 16},
-        "patches of 4 x 4": {"patch_size": 4},
-        "96 x 96": {"sample_size": 96},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released: 256 wide, 8 blocks, 64 x 64": {},
+    "without a teacher": UNALIGNED,
+    "4 blocks": {"num_layers": 4, "align_block": 3},
+    "4 blocks, 384 wide": {
+        "num_layers": 4,
+        "align_block": 3,
+        "num_attention_heads": 12,
     },
-    "text": {
-        "released: 256 wide, 6 blocks": {},
-        "without a teacher": {"align": 0.0, "diffusion": 1.0},
-        "3 blocks": {"num_hidden_layers": 3, "align_block": 3},
-        "3 blocks, 384 wide": {
-            "num_hidden_layers": 3,
-            "align_block": 3,
-            "hidden_size": 384,
-            "intermediate_size": 1536,
-        },
-    },
+    "patches of 16 x 16": {"patch_size": 16},
+    "patches of 4 x 4": {"patch_size": 4},
+    "96 x 96": {"sample_size": 96},
 }
-RECIPES = {"image": (pretrain_image, 32, 5e-4), "text": (pretrain_text, 16, 7e-4)}
 # Without a teacher the best features may be those of a noisy pass.
 TIMESTEPS = [0, 200]
+BATCH_SIZE = 32
 
 
 def study(
     corpus: Path,
     out: Path,
-    kind: str,
     minutes: float,
     numbers: Collection[int] | None = None,
 ) -> pd.DataFrame:
@@ -69,7 +54,6 @@ def study(
     corpus, out : Path
         The packed corpus, and a folder for the runs. One that has ended is judged
         again; one that was cut off begins anew, so that all had equal minutes.
-    kind : {"image", "text"}
     minutes : float
         Of training for each variant.
     numbers : collection of int, optional
@@ -85,31 +69,32 @@ def study(
     ValueError
         When there is no variant of a number.
     """
-    last = len(VARIANTS[kind]) - 1
+    last = len(VARIANTS) - 1
     for number in numbers or ():
         if not 0 <= number <= last:
-            raise ValueError(f"numbers={number}: {kind} has variants 0 to {last}.")
+            raise ValueError(f"numbers={number}: there are variants 0 to {last}.")
     bunch = load_openclipart()
     contest = Contest(bunch.target, bunch.groups, bunch.split == "test")
-    train, batch_size, learning_rate = RECIPES[kind]
     plan = Schedule(
         steps=1_000_000,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+        batch_size=BATCH_SIZE,
+        learning_rate=5e-4,
         minutes=minutes,
         ema_decay=0.99,
     )
     rows: dict[str, dict[str, Any]] = {}
-    for number, (name, changes) in enumerate(VARIANTS[kind].items()):
+    for number, (name, changes) in enumerate(VARIANTS.items()):
         if numbers is not None and number not in numbers:
             continue
-        run = out / f"{kind}-{number}"
+        run = out / f"image-{number}"
         folder = run / "export"
         if not folder.exists():
             shutil.rmtree(run, ignore_errors=True)
-            train(corpus, run, plan, **changes)
-        transformer = TRANSFORMERS[kind](folder, cache=True)
-        places = map_places(contest, transformer, bunch.data[kind], kind, TIMESTEPS)
+            pretrain_image(corpus, run, plan, **changes)
+        transformer = TRANSFORMERS["image"](folder, cache=True)
+        places = map_places(
+            contest, transformer, bunch.data["image"], "image", TIMESTEPS
+        )
         block, timestep = places.stack().idxmax()
         rows[name] = {
             "batches": torch.load(run / "checkpoint.pt", weights_only=True)["step"],
@@ -120,5 +105,5 @@ def study(
         }
         print(pd.DataFrame.from_dict(rows, orient="index").round(3), flush=True)
     threads = torch.get_num_threads()
-    print(f"{minutes:g} minutes each, batches of {batch_size}, {threads} threads")
+    print(f"{minutes:g} minutes each, batches of {BATCH_SIZE}, {threads} threads")
     return pd.DataFrame.from_dict(rows, orient="index")

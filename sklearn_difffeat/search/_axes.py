@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,23 @@ _WITHOUT_PASS = {"block", "batch_size", "cache", "device", "n_jobs", "verbose"}
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter and its ordered values."""
+    """One parameter and its ordered values.
+
+    Attributes
+    ----------
+    name : str
+        Of the parameter, with the path of its estimator: ``"features__image__block"``.
+    values : tuple of length n_values >= 1
+        Of any kind, in the parameter's own unit: the number of a block, or a timestep
+        of the training schedule. Numbers rise or fall.
+    start : int
+        Where the walk begins, as an index into ``values``, 0 to n_values - 1.
+    costly : bool
+        Whether each new value costs a pass of all rows through a model.
+    passes_model : bool
+        Whether the parameter belongs to a transformer whose rows pass a model, at any
+        value.
+    """
 
     name: str
     values: tuple[Any, ...]
@@ -26,17 +42,17 @@ class Axis:
 
     @property
     def group(self) -> str:
-        """Path of the estimator that the parameter belongs to."""
+        """Path of the estimator that the parameter belongs to, "" for the searched."""
         return self.name.rpartition("__")[0]
 
     @property
     def step(self) -> int:
-        """First step of a walk: a quarter of the axis."""
+        """First step of a walk, in places along the axis: a quarter of it, or 1."""
         return max(1, len(self.values) // 4)
 
     @property
     def downward(self) -> int:
-        """Direction of smaller values, which for a timestep is that of less noise."""
+        """Direction (-1 or 1) of smaller values, for a timestep that of less noise."""
         if _are_numbers(self.values) and self.values[0] > self.values[-1]:
             return 1
         return -1
@@ -51,55 +67,57 @@ def build_axes(
     ----------
     estimator : estimator
         Asked, by its parameters, for the transformers that the names lead to.
-    param_space : dict of str to sequence
-        Ordered values of each parameter.
+    param_space : dict of str to list, tuple or ndarray of shape (n_values,)
+        Ordered values of each parameter, of any kind or dtype.
     start : dict of str to value, or None
         Overrides the prior, for all parameters or some.
 
     Returns
     -------
     list of Axis
+        One for each parameter, in the order of ``param_space``.
 
     Raises
     ------
     TypeError
         When values are no sequence.
     ValueError
-        When values are empty, repeated or not in order, or a start is not among them.
+        When values are empty, repeated, not in order or not one-dimensional, or a
+        start is not among them.
     """
     # GridSearchCV's own checks, in its own words.
     ParameterGrid(dict(param_space))
-    start = {} if start is None else dict(start)
+    start = start or {}
     unknown = sorted(set(start) - set(param_space))
     if unknown:
         raise ValueError(
             f"start names {unknown[0]!r}, which param_space does not have; the names "
             f"are {list(param_space)}."
         )
-    parts = estimator.get_params(deep=True) if param_space else {}
+    parts = {**estimator.get_params(deep=True), "": estimator}
     axes = []
     for name, values in param_space.items():
         _check_order(name, values)
         owner, _, leaf = name.rpartition("__")
-        part = parts.get(owner) if owner else estimator
-        modality = getattr(part, "_modality", None)
+        modality = getattr(parts.get(owner), "_modality", None)
         passes = modality is not None or leaf == "timestep"
         if modality is None and leaf in ("block", "timestep"):
             named = [kind for kind in ("image", "text") if kind in owner.lower()]
             modality = named[0] if len(named) == 1 else None
+        index = _prior(leaf, modality, values)
         if name in start:
-            index = _find(name, values, start[name])
-        else:
-            index = _prior(leaf, modality, values)
-        axes.append(
-            Axis(
-                name, tuple(values), index, passes and leaf not in _WITHOUT_PASS, passes
+            index = _index_of(values, start[name])
+        if index is None:
+            raise ValueError(
+                f"start={start[name]!r} of parameter {name!r} is outside its values "
+                f"{list(values)}; start from one of them."
             )
-        )
+        costly = passes and leaf not in _WITHOUT_PASS
+        axes.append(Axis(name, tuple(values), index, costly, passes))
     return axes
 
 
-def _prior(leaf: str, modality: str | None, values: Any) -> int:
+def _prior(leaf: str, modality: str | None, values: Sequence[Any]) -> int | None:
     """Index of the paper's place for texts, of the lower middle for all else."""
     places = range(len(values))
     if modality == "text" and leaf == "block":
@@ -119,7 +137,7 @@ def _depth(block: Any, index: int) -> tuple[int, float]:
     return (1 if depth >= 0 else 2), depth
 
 
-def _check_order(name: str, values: Any) -> None:
+def _check_order(name: str, values: Sequence[Any]) -> None:
     if _are_numbers(values):
         differences = np.diff(np.asarray(values, dtype=float))
         if not ((differences > 0).all() or (differences < 0).all()):
@@ -130,24 +148,19 @@ def _check_order(name: str, values: Any) -> None:
             )
         return
     for i, value in enumerate(values):
-        if any(_same(value, other) for other in values[:i]):
+        if _index_of(values, value) != i:
             raise ValueError(
                 f"The values of parameter {name!r} hold {value!r} twice; list each "
                 "value once."
             )
 
 
-def _find(name: str, values: Any, wanted: Any) -> int:
-    for i, value in enumerate(values):
-        if _same(value, wanted):
-            return i
-    raise ValueError(
-        f"start={wanted!r} of parameter {name!r} is outside its values "
-        f"{list(values)}; start from one of them."
-    )
+def _index_of(values: Sequence[Any], wanted: Any) -> int | None:
+    same = (i for i, value in enumerate(values) if _same(value, wanted))
+    return next(same, None)
 
 
-def _are_numbers(values: Any) -> bool:
+def _are_numbers(values: Sequence[Any]) -> bool:
     return all(
         isinstance(value, numbers.Real) and not isinstance(value, bool)
         for value in values
@@ -155,6 +168,6 @@ def _are_numbers(values: Any) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+    if a is not b and (isinstance(a, np.ndarray) or isinstance(b, np.ndarray)):
         return np.array_equal(a, b)
     return a is b or bool(a == b)

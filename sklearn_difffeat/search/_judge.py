@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from traceback import extract_tb
 from typing import Any
 
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection._validation import _warn_or_raise_about_fit_failures
+from sklearn.model_selection._validation import (
+    _insert_error_scores,
+    _warn_or_raise_about_fit_failures,
+)
 
 from sklearn_difffeat.search._axes import Axis
 from sklearn_difffeat.search._walk import Point
-
-_FAILURES = re.compile(
-    r"-{80}\n(\d+) fits failed with the following error:\n(.*?)(?=\n?-{80}\n\d|\Z)",
-    re.DOTALL,
-)
 
 
 class RepeatedSplits:
@@ -42,7 +40,8 @@ class Judge:
 
     Parameters
     ----------
-    search : BaseSearchCV
+    search : LocalSearchCV
+        Its ``_format_results`` adds the list of single fits' results, as "fits".
     axes : list of Axis
     evaluate : callable
         What BaseSearchCV hands to ``_run_search``.
@@ -52,15 +51,16 @@ class Judge:
     def __init__(
         self, search: Any, axes: Sequence[Axis], evaluate: Callable, context: Any
     ) -> None:
-        self.order: list[Point] = []
-        self.results: dict[str, Any] | None = None
         self._search = search
         self._axes = axes
         self._evaluate = evaluate
         self._context = context
         self._cv = RepeatedSplits(search._checked_cv_orig)
+        self._results: dict[str, Any] = {}
+        self._fits: list[dict[str, Any]] = []
+        self._scored: list[Point] = []
         self._failed: list[Point] = []
-        self._failures: list[dict[str, str]] = []
+        self._failures: list[dict[str, Any]] = []
 
     def params_of(self, point: Point) -> dict[str, Any]:
         """Parameters that a point stands for."""
@@ -68,76 +68,77 @@ class Judge:
 
     def record_of(self, point: Point) -> dict[str, Any]:
         """Parameters, score and place in the results of a point, after the search."""
-        assert self.results is not None
-        index = self.order.index(point)
-        score = float(self.results[self._score_name()][index])
+        index = (self._scored + self._failed).index(point)
+        score = float(self._results[self._score_name()][index])
         return {"params": self.params_of(point), "score": score, "index": index}
 
     def __call__(self, points: list[Point]) -> Sequence[float]:
-        """Mean test scores of new points; ``error_score`` where all fits failed."""
+        """Evaluate new points, as one batch.
+
+        Parameters
+        ----------
+        points : list of n_points tuples of int
+            Indices into the values of each axis.
+
+        Returns
+        -------
+        sequence of n_points floats
+            Mean test scores; ``error_score`` of all points where all fits failed.
+
+        Raises
+        ------
+        Exception
+            Whatever a fit raises, with ``error_score="raise"``; and what scikit-learn
+            raises for another reason than that all fits failed.
+        """
         candidates = [self.params_of(point) for point in points]
         n_fits = len(candidates) * self._search.n_splits_
+        # Left to finish(), which counts the failures of all batches in one warning.
         told = rf"\n\d+ fits failed out of a total of {n_fits}\."
         try:
-            with (
-                self._batch_context(len(candidates)) as keywords,
-                warnings.catch_warnings(),
-            ):
-                # Told once, of all batches, by finish().
+            with self._batch_context(n_fits) as keywords, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", told, FitFailedWarning)
-                self.results = self._evaluate(candidates, cv=self._cv, **keywords)
+                results = self._evaluate(candidates, cv=self._cv, **keywords)
         except ValueError as error:
-            if not str(error).startswith(f"\nAll the {n_fits} fits failed."):
+            if self._search.error_score == "raise" or not _tells_failures(error):
                 raise
             # scikit-learn takes a failed batch for a failed search; here it is one
             # step of many.
             self._failed += points
-            for count, text in _FAILURES.findall(str(error)):
-                self._failures += [{"fit_error": text}] * int(count)
+            self._failures += [{"fit_error": str(error)} for _ in range(n_fits)]
             return [self._search.error_score] * len(points)
-        self.order += points
-        return self.results[self._score_name()][-len(points) :]
+        self._scored += points
+        self._results, self._fits = results, results.pop("fits")
+        return results[self._score_name()][-len(points) :]
 
-    def finish(self, format_results: Callable, evaluated: tuple | None) -> None:
-        """Tell the failures, and enter those that were whole batches into the results.
+    def finish(self, format_results: Callable) -> None:
+        """Tell how many fits failed, and enter failed batches into the results.
 
         Parameters
         ----------
         format_results : callable
             ``BaseSearchCV._format_results``.
-        evaluated : tuple of (candidates, n_splits, out, more_results), or None
-            What that function was called with last.
 
         Raises
         ------
         ValueError
             When all fits failed.
         """
-        fits = [] if evaluated is None else evaluated[2]
-        _warn_or_raise_about_fit_failures(
-            [*fits, *self._failures], self._search.error_score
-        )
-        assert evaluated is not None and self.results is not None
-        candidates, n_splits, out, more_results = evaluated
-        score = self._search.error_score
-        blank = dict(out[0])
-        for name in ("test_scores", "train_scores"):
-            if name in blank:
-                like = blank[name]
-                blank[name] = dict.fromkeys(like, score) if _is_dict(like) else score
-        # Nobody measured these; scikit-learn's time of a score that failed is 0, too.
-        blank |= {"fit_time": 0.0, "score_time": 0.0}
-        candidates += [self.params_of(point) for point in self._failed]
-        out += [blank] * (n_splits * len(self._failed))
-        self.order += self._failed
+        search, fits = self._search, [*self._fits, *self._failures]
+        _warn_or_raise_about_fit_failures(fits, search.error_score)
+        # Nobody measured times; scikit-learn's time of a score that failed is 0, too.
+        unmeasured = self._fits[0] | {"fit_time": 0.0, "score_time": 0.0}
+        scores = dict.fromkeys(("test_scores", "train_scores"), search.error_score)
+        for failure in self._failures:
+            failure |= unmeasured | scores | failure
+        _insert_error_scores(fits, search.error_score)
+        candidates = [self.params_of(point) for point in self._scored + self._failed]
         # fit() goes on with this very dict.
-        self.results.clear()
-        self.results.update(format_results(candidates, n_splits, out, more_results))
+        self._results.update(format_results(candidates, search.n_splits_, fits))
 
     def _score_name(self) -> str:
         """The column that the walk follows: the metric of ``refit``, or the first."""
-        assert self.results is not None
-        found = [name for name in self.results if name.startswith("mean_test_")]
+        found = [name for name in self._results if name.startswith("mean_test_")]
         if found != ["mean_test_score"]:
             metrics = [name.removeprefix("mean_test_") for name in found]
             self._search._check_refit_for_multimetric(metrics)
@@ -145,30 +146,23 @@ class Judge:
                 return f"mean_test_{self._search.refit}"
         return found[0]
 
-    def _batch_context(self, n_candidates: int) -> Any:
+    @contextmanager
+    def _batch_context(self, n_fits: int) -> Iterator[dict[str, Any]]:
+        """Tell scikit-learn's callbacks of a batch's begin and end."""
         if self._context is None:
-            return nullcontext({})
-        return _Batch(self._search, self._context, n_candidates)
-
-
-class _Batch:
-    """Tells scikit-learn's callbacks of a batch's begin and end."""
-
-    def __init__(self, search: Any, context: Any, n_candidates: int) -> None:
-        self._search = search
-        self._context = context.subcontext(
-            task_name="batch",
-            max_subtasks=n_candidates * search.n_splits_,
-            sequential_subtasks=False,
+            yield {}
+            return
+        context = self._context.subcontext(
+            task_name="batch", max_subtasks=n_fits, sequential_subtasks=False
         )
-
-    def __enter__(self) -> dict[str, Any]:
-        self._context.call_on_fit_task_begin(estimator=self._search)
-        return {"callback_ctx": self._context}
-
-    def __exit__(self, *raised: Any) -> None:
-        self._context.call_on_fit_task_end(estimator=self._search)
+        context.call_on_fit_task_begin(estimator=self._search)
+        try:
+            yield {"callback_ctx": context}
+        finally:
+            context.call_on_fit_task_end(estimator=self._search)
 
 
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
+def _tells_failures(error: ValueError) -> bool:
+    """Whether scikit-learn raised it because all fits of a batch failed."""
+    raised_in = extract_tb(error.__traceback__)[-1].name
+    return raised_in == _warn_or_raise_about_fit_failures.__name__

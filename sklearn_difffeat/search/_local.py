@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat.search._axes import build_axes
 from sklearn_difffeat.search._judge import Judge
-from sklearn_difffeat.search._walk import Move, Walk
+from sklearn_difffeat.search._walk import Point, Walk
 
 
 class LocalSearchCV(BaseSearchCV):
@@ -35,9 +35,10 @@ class LocalSearchCV(BaseSearchCV):
     ----------
     estimator : estimator
         Any scikit-learn estimator; it need not have to do with diffusion.
-    param_space : dict of str to sequence
+    param_space : dict of str to list, tuple or ndarray of shape (n_values,)
         Parameter names and their values, in an order in which neighbours are alike;
-        numbers have to rise or fall.
+        numbers have to rise or fall. Values are in the parameter's own unit, timesteps
+        in those of the training schedule.
     start : dict of str to value, default=None
         Where to start, for all parameters or some. None is the paper's prior: the
         middle value for block and timestep of an image; the deepest block and the
@@ -63,7 +64,8 @@ class LocalSearchCV(BaseSearchCV):
     pre_dispatch : int or str, default="2*n_jobs"
         As for GridSearchCV.
     error_score : "raise" or float, default=nan
-        Score of a fit that fails; NaN is worse than any other score.
+        Score of a fit that fails; NaN is worse than any other score. A FitFailedWarning
+        tells how many fits failed in the whole search; "raise" raises the first error.
     return_train_score : bool, default=False
         Whether ``cv_results_`` has training scores.
     n_restarts : int, default=0
@@ -83,14 +85,15 @@ class LocalSearchCV(BaseSearchCV):
     path_ : list of dict
         Where the walk went, each with ``params``, ``score``, ``index`` in
         ``cv_results_`` and ``stage``: "start", the path of an estimator ("walk" for the
-        searched one itself), "joint" or
-        "restart 1" and so on.
+        searched one itself), "joint" or "restart 1" and so on.
     cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_
         As of GridSearchCV.
 
     Raises
     ------
+    TypeError
+        By ``fit``, when values are no sequence.
     ValueError
         By ``fit``, when values are empty, unordered or repeated, a start is not among
         the values, a parameter is unknown, or all fits failed.
@@ -167,42 +170,36 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         self, evaluate_candidates: Callable, *, callback_ctx: Any = None
     ) -> None:
         axes = build_axes(self.estimator, self.param_space, self.start)
-        random = check_random_state(self.random_state)
         context = callback_ctx
         if context is not None:
             context = context.subcontext(
                 task_name="search", max_subtasks=None
             ).call_on_fit_task_begin(estimator=self)
-        moves: list[Move] = []
+        moves: list[tuple[Point, str]] = []
         judge = Judge(self, axes, evaluate_candidates, context)
 
-        def note(move: Move) -> None:
-            moves.append(move)
+        def note(point: Point, stage: str) -> None:
+            moves.append((point, stage))
             if self.verbose > 0:
-                score, params = walk.scores[move.point], judge.params_of(move.point)
-                print(f"{move.stage}: {score:.4f} with {params}")
+                score, params = walk.scores[point], judge.params_of(point)
+                print(f"{stage}: {score:.4f} with {params}")
 
         walk = Walk(axes, judge, self.max_candidates, note, self.max_passes)
-        try:
-            walk.run(self.n_restarts, random)
-            judge.finish(super()._format_results, self.__dict__.get("_evaluated"))
-        finally:
-            self.__dict__.pop("_evaluated", None)
+        walk.run(self.n_restarts, check_random_state(self.random_state))
+        judge.finish(super()._format_results)
         self.n_candidates_ = len(walk.scores)
         self.n_passes_ = len(walk.passes)
-        self.path_ = [
-            {**judge.record_of(move.point), "stage": move.stage} for move in moves
-        ]
+        self.path_ = [judge.record_of(p) | {"stage": stage} for p, stage in moves]
         if context is not None:
             context.call_on_fit_task_end(estimator=self)
 
     def _format_results(
         self, candidate_params: list, n_splits: int, out: list, more_results: Any = None
     ) -> dict[str, Any]:
-        self._evaluated = candidate_params, n_splits, out, more_results
         with warnings.catch_warnings():
             # Non-finite scores are told once, with the results of all batches.
             warnings.filterwarnings("ignore", message="One or more of the")
-            return super()._format_results(
+            results = super()._format_results(
                 candidate_params, n_splits, out, more_results
             )
+        return results | {"fits": out}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import combinations, product
 
 import numpy as np
@@ -11,18 +11,12 @@ import numpy as np
 from sklearn_difffeat.search._axes import Axis
 
 Point = tuple[int, ...]
+# Number of an axis to places along it.
+Steps = dict[int, int]
 
 
 class CandidatesSpent(Exception):
     """The next point of the walk would exceed the candidates allowed."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """A point that the walk went to, and why."""
-
-    point: Point
-    stage: str
 
 
 class Walk:
@@ -35,13 +29,24 @@ class Walk:
 
     Parameters
     ----------
-    axes : list of Axis
+    axes : list of n_axes Axis
     score : callable
-        Takes a list of new points and returns their scores; NaN is the worst.
+        Takes a list of new points, each a tuple of n_axes indices into the values of
+        its axes, and returns their scores as floats; NaN is the worst.
     max_candidates : int or None
         Most points to score.
+    on_move : callable
+        Told of each point that the walk goes to, and of the stage it is in.
     max_passes : int or None
         Most passes to pay for; the start is tried whatever it costs.
+
+    Attributes
+    ----------
+    scores : dict of point to float
+        What was tried; -inf stands for NaN.
+    passes : set of (str, tuple of int)
+        What was paid for: the path of a transformer, and the indices of its costly
+        values.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Walk:
         axes: Sequence[Axis],
         score: Callable[[list[Point]], Sequence[float]],
         max_candidates: int | None = None,
-        on_move: Callable[[Move], None] = lambda move: None,
+        on_move: Callable[[Point, str], None] = lambda point, stage: None,
         max_passes: int | None = None,
     ) -> None:
         self.axes = axes
@@ -63,55 +68,52 @@ class Walk:
 
     def run(self, n_restarts: int, random: np.random.RandomState) -> None:
         """Walk from the start of the axes, and then from ``n_restarts`` far points."""
-        try:
+        with suppress(CandidatesSpent):
             self._climb_from(tuple(axis.start for axis in self.axes), "start")
             for number in range(1, n_restarts + 1):
                 far = self._far_point(random)
                 if far is None or not self._is_affordable(far):
                     return
                 self._climb_from(far, f"restart {number}")
-        except CandidatesSpent:
-            return
 
     def _climb_from(self, point: Point, name: str) -> None:
         if not self._try([point]):
             raise CandidatesSpent
-        self._on_move(Move(point, name))
+        self._on_move(point, name)
         for group in dict.fromkeys(axis.group for axis in self.axes):
             self._stage = group or "walk"
-            own = [n for n, axis in enumerate(self.axes) if axis.group == group]
-            steps = {n: self.axes[n].step for n in own}
-            point = self._climb_free(point, self._free(own), steps)
-            point = self._climb_costly(point, self._costly(own), steps)
+            steps = {n: a.step for n, a in enumerate(self.axes) if a.group == group}
+            point = self._climb_free(point, self._free(steps))
+            point = self._climb_costly(point, self._costly(steps))
         self._stage = "joint"
-        self._climb_jointly(point)
+        joint = {n: max(1, axis.step // 2) for n, axis in enumerate(self.axes)}
+        self._climb(point, joint, self._step_jointly)
 
-    def _climb_free(
-        self, point: Point, numbers: Sequence[int], steps: dict[int, int]
+    def _climb(
+        self, point: Point, steps: Steps, advance: Callable[[Point, Steps], Point]
     ) -> Point:
+        """Advance while that gains; halve the steps where it does not, down to one."""
         while True:
-            best = self._better(point, self._neighbours(point, numbers, steps))
-            if best != point:
-                point = best
-            elif all(steps[n] == 1 for n in numbers):
-                return point
-            else:
-                steps = _halved(steps)
+            reached = advance(point, steps)
+            if reached == point:
+                if all(step == 1 for step in steps.values()):
+                    return point
+                steps = {n: max(1, step // 2) for n, step in steps.items()}
+            point = reached
 
-    def _climb_costly(
-        self, point: Point, numbers: Sequence[int], steps: dict[int, int]
-    ) -> Point:
-        while numbers:
-            reached = point
-            for number in numbers:
-                reached = self._climb_axis(reached, number, steps[number])
-            if reached != point:
-                point = reached
-            elif all(steps[n] == 1 for n in numbers):
-                break
-            else:
-                steps = _halved(steps)
-        return point
+    def _climb_free(self, point: Point, steps: Steps) -> Point:
+        def advance(reached: Point, steps: Steps) -> Point:
+            return self._better(reached, self._neighbours(reached, steps))
+
+        return self._climb(point, steps, advance)
+
+    def _climb_costly(self, point: Point, steps: Steps) -> Point:
+        def advance(reached: Point, steps: Steps) -> Point:
+            for number, step in steps.items():
+                reached = self._climb_axis(reached, number, step)
+            return reached
+
+        return self._climb(point, steps, advance)
 
     def _climb_axis(self, point: Point, number: int, step: int) -> Point:
         """Pay for one new value at a time, and go on only while that pays.
@@ -120,72 +122,59 @@ class Walk:
         with it: the best block may be another one there.
         """
         group = self.axes[number].group
-        free = self._free(n for n, a in enumerate(self.axes) if a.group == group)
-        ones = dict.fromkeys(free, 1)
+        own = (n for n, axis in enumerate(self.axes) if axis.group == group)
+        free = self._free(dict.fromkeys(own, 1))
         for direction in self._directions(point, number):
             reached = point
-            while True:
-                shifted = self._shifted(reached, {number: direction * step})
-                if shifted is None or self._is_paid(shifted):
+            while shifted := self._shifted(reached, {number: direction * step}):
+                if self._is_paid(shifted) or not self._is_affordable(shifted):
                     break
-                if not self._is_affordable(shifted):
-                    break
-                there = [shifted, *self._neighbours(shifted, free, ones)]
+                there = [shifted, *self._neighbours(shifted, free)]
                 best = self._better(reached, there)
                 if best == reached:
                     break
-                reached = self._climb_free(best, free, ones)
+                reached = self._climb_free(best, free)
             if reached != point:
                 return reached
         return point
 
-    def _climb_jointly(self, point: Point) -> None:
-        """Climb along all axes and pairs of axes, by passes already paid for.
+    def _step_jointly(self, point: Point, steps: Steps) -> Point:
+        """Step along any axis or two, by passes already paid for.
 
         Only where those give nothing is a pass spent, on a value next to the best.
         """
-        everything = range(len(self.axes))
-        steps = {n: max(1, axis.step // 2) for n, axis in enumerate(self.axes)}
-        ones = dict.fromkeys(everything, 1)
-        while True:
-            near = self._neighbours(point, everything, steps)
-            best = self._better(point, [p for p in near if self._is_paid(p)])
-            if best == point:
-                best = self._better(point, self._pairs(point, steps))
-            if best == point:
-                best = self._climb_costly(point, self._costly(everything), ones)
-            if best != point:
-                point = best
-            elif all(step == 1 for step in steps.values()):
-                return
-            else:
-                steps = _halved(steps)
+        near = self._neighbours(point, steps)
+        best = self._better(point, [p for p in near if self._is_paid(p)])
+        if best == point:
+            best = self._better(point, self._pairs(point, steps))
+        if best == point:
+            best = self._climb_costly(point, self._costly(dict.fromkeys(steps, 1)))
+        return best
 
-    def _free(self, numbers: Iterable[int]) -> list[int]:
-        return [n for n in numbers if not self.axes[n].costly]
+    def _free(self, steps: Steps) -> Steps:
+        return {n: step for n, step in steps.items() if not self.axes[n].costly}
 
-    def _costly(self, numbers: Iterable[int]) -> list[int]:
-        return [n for n in numbers if self.axes[n].costly]
+    def _costly(self, steps: Steps) -> Steps:
+        return {n: step for n, step in steps.items() if self.axes[n].costly}
 
-    def _pairs(self, point: Point, steps: dict[int, int]) -> list[Point]:
+    def _pairs(self, point: Point, steps: Steps) -> list[Point]:
         """Steps along two axes at once, the most promising ones.
 
         The promise is the sum of what both steps scored alone; as many are taken as
         there are steps along one axis.
         """
-        promises: list[tuple[float, int, Point]] = []
-        for a, b in combinations(range(len(self.axes)), 2):
+        promises: dict[Point, float] = {}
+        for a, b in combinations(steps, 2):
             for up, right in product((-1, 1), repeat=2):
-                alone = [
-                    self._shifted(point, {a: up * steps[a]}),
-                    self._shifted(point, {b: right * steps[b]}),
-                ]
-                both = self._shifted(point, {a: up * steps[a], b: right * steps[b]})
-                if both is None or not self._is_paid(both):
-                    continue
-                promise = sum(self.scores.get(p, -np.inf) for p in alone if p)
-                promises.append((-promise, len(promises), both))
-        return [both for _, _, both in sorted(promises)[: 2 * len(self.axes)]]
+                way = {a: up * steps[a], b: right * steps[b]}
+                both = self._shifted(point, way)
+                if both is not None and self._is_paid(both):
+                    alone = (self._shifted(point, {n: way[n]}) for n in way)
+                    promises[both] = sum(
+                        self.scores.get(p, -np.inf) for p in alone if p
+                    )
+        best = sorted(promises, key=promises.__getitem__, reverse=True)
+        return best[: 2 * len(self.axes)]
 
     def _directions(self, point: Point, number: int) -> tuple[int, int]:
         """Both directions of an axis, the one that looks better by its scores first."""
@@ -212,33 +201,29 @@ class Walk:
         gaps = np.abs(np.array(new)[:, None] - np.array(list(self.scores))) / scale
         return new[int(gaps.sum(axis=2).min(axis=1).argmax())]
 
-    def _better(self, point: Point, others: Iterable[Point]) -> Point:
+    def _better(self, point: Point, others: list[Point]) -> Point:
         """Go to the best of some points, if it beats where the walk is."""
-        others = list(others)
         complete = self._try(others)
         known = [p for p in others if p in self.scores]
         best = max(known, key=self.scores.__getitem__, default=point)
         if self.scores[best] > self.scores[point]:
-            self._on_move(Move(best, self._stage))
+            self._on_move(best, self._stage)
         else:
             best = point
         if not complete:
             raise CandidatesSpent
         return best
 
-    def _try(self, points: Iterable[Point]) -> bool:
+    def _try(self, points: list[Point]) -> bool:
         """Score what is new; False when that was more than is allowed."""
         new = [p for p in dict.fromkeys(points) if p not in self.scores]
-        allowed = len(new)
-        if self._max_candidates is not None:
-            allowed = min(allowed, self._max_candidates - len(self.scores))
-        asked = new[:allowed]
+        most = self._max_candidates
+        asked = new if most is None else new[: most - len(self.scores)]
         if asked:
             scores = np.asarray(self._score(asked), dtype=float)
             scores[np.isnan(scores)] = -np.inf
             self.scores |= dict(zip(asked, scores.tolist(), strict=True))
-            for point in asked:
-                self.passes |= self._passes_of(point)
+            self.passes.update(*map(self._passes_of, asked))
         return len(asked) == len(new)
 
     def _passes_of(self, point: Point) -> set[tuple[str, Point]]:
@@ -257,18 +242,11 @@ class Walk:
         n_passes = len(self.passes | self._passes_of(point))
         return self._max_passes is None or n_passes <= self._max_passes
 
-    def _neighbours(
-        self, point: Point, numbers: Iterable[int], steps: dict[int, int]
-    ) -> list[Point]:
-        found = []
-        for number in numbers:
-            for sign in (-1, 1):
-                shifted = self._shifted(point, {number: sign * steps[number]})
-                if shifted is not None:
-                    found.append(shifted)
-        return found
+    def _neighbours(self, point: Point, steps: Steps) -> list[Point]:
+        ways = [{n: sign * step} for n, step in steps.items() for sign in (-1, 1)]
+        return [p for way in ways if (p := self._shifted(point, way)) is not None]
 
-    def _shifted(self, point: Point, shifts: dict[int, int]) -> Point | None:
+    def _shifted(self, point: Point, shifts: Steps) -> Point | None:
         """A point some steps away; None outside the space."""
         moved = list(point)
         for number, shift in shifts.items():
@@ -276,7 +254,3 @@ class Walk:
             if not 0 <= moved[number] < len(self.axes[number].values):
                 return None
         return tuple(moved)
-
-
-def _halved(steps: dict[int, int]) -> dict[int, int]:
-    return {number: max(1, step // 2) for number, step in steps.items()}

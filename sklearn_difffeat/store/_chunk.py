@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,12 @@ POSITION_BITS = 20
 
 
 class Pass(NamedTuple):
-    """One run of the model over a row, and where its results belong."""
+    """One run of the model over a row, and where its results belong.
 
-    space: int
+    The space says of which backbone, with which settings; see ``StoredRows.space``.
+    """
+
+    space: str
     timestep: int
     draw: int
 
@@ -31,8 +35,6 @@ class Chunk:
         The rows' contents, ``DIGEST_BYTES`` each.
     truncated : ndarray of shape (n_rows,), bool
         True where the input was cut.
-    lasting : ndarray of shape (n_rows,), bool
-        False where the row's content is no longer that of its digest: not to be kept.
     values : dict of int to ndarray
         By block, (n_rows, n_pooled) of float16 or float32.
     """
@@ -40,8 +42,12 @@ class Chunk:
     one: Pass
     digests: list[bytes]
     truncated: np.ndarray
-    lasting: np.ndarray
     values: dict[int, np.ndarray]
+
+    @property
+    def deepest(self) -> int:
+        """The deepest block that the pass went through."""
+        return max(self.values)
 
     def compact(self, dtype: str) -> Chunk:
         """Hold blocks in half precision where the model's own is no better.
@@ -51,7 +57,11 @@ class Chunk:
         """
         if dtype == "float32":
             return self
-        values = {block: _compact(array) for block, array in self.values.items()}
+        values = dict(self.values)
+        for block, array in values.items():
+            # Not where some values are too large, or all too small for it.
+            if 1e-2 < np.abs(array).max(initial=0) < 65504:
+                values[block] = array.astype(np.float16)
         return replace(self, values=values)
 
     def take(self, rows: np.ndarray) -> Chunk:
@@ -60,47 +70,44 @@ class Chunk:
             self.one,
             [self.digests[i] for i in rows.tolist()],
             self.truncated[rows],
-            self.lasting[rows],
             {block: array[rows] for block, array in self.values.items()},
         )
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    """Round to float16, unless some values are too large or all too small for it."""
-    largest = np.abs(values).max(initial=0)
-    return values.astype(np.float16) if 1e-2 < largest < 65504 else values
 
 
 @dataclass
 class Index:
     """Where the rows of a pass lie: digest -> chunk and position in it."""
 
+    removals: int | None
     last: int = 0
-    removals: int = 0
     places: dict[bytes, int] = field(default_factory=dict)
     deepest: dict[int, int] = field(default_factory=dict)
     truncated: set[bytes] = field(default_factory=set)
 
     def add(self, chunk: int, deepest: int, digests: bytes, truncated: bytes) -> None:
+        """Take in a chunk, whose digests and flags stand one behind the other."""
         self.deepest[chunk] = deepest
-        keys = [
-            digests[start : start + DIGEST_BYTES]
-            for start in range(0, len(digests), DIGEST_BYTES)
-        ]
+        starts = range(0, len(digests), DIGEST_BYTES)
+        keys = [digests[start : start + DIGEST_BYTES] for start in starts]
         for position, key in enumerate(keys):
             known = self.places.get(key)
             if known is None or self.deepest[known >> POSITION_BITS] < deepest:
                 self.places[key] = chunk << POSITION_BITS | position
-        if any(truncated):
-            self.truncated.update(k for k, t in zip(keys, truncated, strict=True) if t)
+        self.truncated.update(compress(keys, truncated))
         self.last = chunk
 
-    def find(self, digests: Sequence[bytes], deepest: int) -> np.ndarray:
-        """Return the places (n,) of rows known down to a block, -1 for others."""
-        get = self.places.get
-        count = len(digests)
+    def find(
+        self, digests: Sequence[bytes], deepest: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return places, -1 where no chunk goes down to a block, and who was cut."""
+        get, count = self.places.get, len(digests)
         places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
-        if self.deepest and min(self.deepest.values()) < deepest:
-            shallow = [c for c, depth in self.deepest.items() if depth < deepest]
+        shallow = [c for c, depth in self.deepest.items() if depth < deepest]
+        if shallow:
             places[np.isin(places >> POSITION_BITS, shallow)] = -1
-        return places
+        return places, are_in(self.truncated, digests)
+
+
+def are_in(some: set[bytes], digests: Sequence[bytes]) -> np.ndarray:
+    """Return which of the digests are among some, (n,) bool."""
+    return np.fromiter(map(some.__contains__, digests), bool, len(digests))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import sqlite3
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from pathlib import Path
 
 import numpy as np
+import psutil
 
-from sklearn_difffeat.store._chunk import Pass
-from sklearn_difffeat.store._store import FeatureStore
+from sklearn_difffeat.store._chunk import Pass, are_in
+from sklearn_difffeat.store._rows import StoredRows
 
-# After so long a silence a worker of another machine, or one whose process cannot be
-# looked up, is taken for dead. A wrong guess costs a second pass, never a wrong value.
-LEASE_SECONDS = 600
+# The clock that tells when a process was started may be set by so much, in seconds. A
+# wrong guess costs a second pass, never a wrong value.
+CLOCK_SECONDS = 2.0
 
 
 class Claims:
@@ -26,7 +23,7 @@ class Claims:
 
     Parameters
     ----------
-    store : FeatureStore
+    store : StoredRows
     passes : sequence of Pass
         What rows may need.
     latents : Pass or None
@@ -37,15 +34,13 @@ class Claims:
 
     def __init__(
         self,
-        store: FeatureStore,
+        store: StoredRows,
         passes: Sequence[Pass],
         latents: Pass | None,
         deepest: int,
     ) -> None:
-        self.store = store
-        self.passes = passes
-        self.latents = latents
-        self.deepest = deepest
+        self.store, self.latents, self.deepest = store, latents, deepest
+        self.passes = list(passes)
         self.worker = uuid.uuid4().hex
 
     def __enter__(self) -> Claims:
@@ -53,12 +48,10 @@ class Claims:
 
     def __exit__(self, *error: object) -> None:
         # Where the store itself has failed, its error is the one to be seen.
-        quietly = suppress(OSError, ValueError) if error[0] else nullcontext()
-        with quietly:
-            file = self.store.file
-            if file.writable:
-                with file.transaction() as connection:
-                    _dismiss(connection, self.worker)
+        with suppress(OSError, ValueError) if error[0] else nullcontext():
+            if self.store.file.writable:
+                with self.store.file.transaction() as tables:
+                    tables.dismiss(self.worker)
 
     def take(
         self, digests: Sequence[bytes], needed: np.ndarray
@@ -80,103 +73,47 @@ class Claims:
             Of the rows' latents in the store; -1 where it has none.
         """
         file = self.store.file
-        # Of what cannot be kept nobody else would have anything: no claims then.
-        held = file.transaction() if file.writable else file.reading()
-        with held as connection:
-            if file.writable:
-                self._sign_in(connection)
-                _dismiss_the_dead(connection)
+        with file.transaction() if file.writable else file.reading() as tables:
             found = np.column_stack(
                 [self.store.find(p, digests, self.deepest)[0] >= 0 for p in self.passes]
             )
             wanted = needed & ~found
             places = np.full(len(digests), -1)
-            passes = list(self.passes)
+            passes = self.passes
             if self.latents is not None:
                 places, _ = self.store.find(self.latents, digests, 0)
-                passes.append(self.latents)
                 missing = wanted.any(axis=1) & (places < 0)
                 wanted = np.column_stack([wanted, missing])
-            blocked = np.zeros(len(digests), dtype=bool)
-            for column, one in enumerate(passes):
-                if not file.writable:
-                    continue
-                others = self._claimed_by_others(connection, one)
-                if others:
-                    blocked |= wanted[:, column] & [d in others for d in digests]
-            granted = wanted.any(axis=1) & ~blocked
-            claimed = np.argwhere(wanted & granted[:, None]).tolist()
+                passes = [*passes, self.latents]
+            granted = np.asarray(wanted.any(axis=1))
+            # Of what cannot be kept nobody else would have anything: no claims then.
             if file.writable:
-                connection.executemany(
-                    "INSERT OR REPLACE INTO claim VALUES (?, ?, ?, ?, ?)",
-                    [
-                        (*passes[column], digests[row], self.worker)
-                        for row, column in claimed
-                    ],
-                )
-        known = np.asarray((needed & found).any(axis=1))
-        return granted, known, places
-
-    def _claimed_by_others(
-        self, connection: sqlite3.Connection, one: Pass
-    ) -> set[bytes]:
-        found = connection.execute(
-            "SELECT digest FROM claim WHERE space = ? AND timestep = ? AND draw = ? "
-            "AND worker != ?",
-            (*one, self.worker),
-        )
-        return {digest for (digest,) in found}
-
-    def _sign_in(self, connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?)",
-            (self.worker, platform.node(), _process(os.getpid()), time.time()),
-        )
+                tables.sign_in(self.worker, platform.node(), _this_process())
+                for worker, process in tables.workers():
+                    if not _is_running(process):
+                        tables.dismiss(worker)
+                for column, one in enumerate(passes):
+                    others = tables.claimed_by_others(self.worker, one)
+                    granted &= ~(wanted[:, column] & are_in(others, digests))
+                for column, one in enumerate(passes):
+                    rows = np.flatnonzero(granted & wanted[:, column]).tolist()
+                    tables.claim(self.worker, one, [digests[row] for row in rows])
+        return granted, np.asarray((needed & found).any(axis=1)), places
 
 
-def _dismiss_the_dead(connection: sqlite3.Connection) -> None:
-    here = platform.node()
-    now = time.time()
-    for worker, host, process, seen in connection.execute(
-        "SELECT id, host, process, seen FROM worker"
-    ).fetchall():
-        known_dead = host == here and not _is_running(process)
-        if known_dead or not -LEASE_SECONDS < now - seen < LEASE_SECONDS:
-            _dismiss(connection, worker)
-
-
-def _dismiss(connection: sqlite3.Connection, worker: str) -> None:
-    connection.execute("DELETE FROM claim WHERE worker = ?", (worker,))
-    connection.execute("DELETE FROM worker WHERE id = ?", (worker,))
-
-
-def _process(number: int) -> str:
-    """Return a process's number and, where the system tells, when it started."""
-    return f"{number} {_state_and_start(number)[1]}"
-
-
-def _state_and_start(number: int) -> tuple[str, str]:
-    try:
-        status = Path(f"/proc/{number}/stat").read_text()
-    except OSError:
-        return "", ""
-    # proc(5): fields from the third on follow the name in brackets.
-    fields = status.rpartition(")")[2].split()
-    return fields[0], fields[19]
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{process.pid} {process.create_time()}"
 
 
 def _is_running(process: str) -> bool:
-    text, _, started = process.partition(" ")
-    number = int(text)
-    if started:
-        state, start = _state_and_start(number)
-        return start == started and state not in ("Z", "X")
-    if os.name != "posix":
-        return True
+    """Whether a process is the one that signed in, not a later one of its number."""
+    number, _, started = process.partition(" ")
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
+        found = psutil.Process(int(number))
+        late = found.create_time() - float(started or "nan")
+        return found.status() != psutil.STATUS_ZOMBIE and abs(late) < CLOCK_SECONDS
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

@@ -1,4 +1,4 @@
-"""The SQLite file under the feature store: opening, schema, errors."""
+"""The SQLite file under the feature store: opening, sharing, errors."""
 
 from __future__ import annotations
 
@@ -9,48 +9,25 @@ import itertools
 import os
 import sqlite3
 import threading
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sklearn_difffeat._process import hold_during_fork
 from sklearn_difffeat.store import _place as place
-from sklearn_difffeat.store._errors import (
-    BUSY_SECONDS,
-    deleted,
-    explained,
-    speaks_of_rights,
-)
+from sklearn_difffeat.store._chunk import POSITION_BITS, Index, Pass
+from sklearn_difffeat.store._sql import BUSY_SECONDS, Tables
 
-APPLICATION_ID = 0x44464654
-VERSION = 1
-PAGE_BYTES = 65536
-LOG_PAGES = 256
-SCHEMA = """
-CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER);
-INSERT INTO setting VALUES ('max_size', NULL), ('removals', 0);
-CREATE TABLE space (id INTEGER PRIMARY KEY, description TEXT NOT NULL UNIQUE);
-CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    space INTEGER NOT NULL, timestep INTEGER NOT NULL, draw INTEGER NOT NULL,
-    deepest INTEGER NOT NULL, digests BLOB NOT NULL, truncated BLOB NOT NULL);
-CREATE INDEX chunks_of_pass ON chunk (space, timestep, draw, id);
-CREATE TABLE pooled (
-    chunk INTEGER NOT NULL, block INTEGER NOT NULL, dtype TEXT NOT NULL,
-    width INTEGER NOT NULL, checksum INTEGER NOT NULL, content BLOB NOT NULL);
-CREATE UNIQUE INDEX blocks_of_chunk ON pooled (chunk, block);
-CREATE TABLE worker (
-    id TEXT PRIMARY KEY, host TEXT NOT NULL, process TEXT NOT NULL, seen REAL NOT NULL);
-CREATE TABLE claim (
-    space INTEGER, timestep INTEGER, draw INTEGER, digest BLOB, worker TEXT NOT NULL,
-    PRIMARY KEY (space, timestep, draw, digest)) WITHOUT ROWID;
-"""
+# Indexes kept in memory, one for each pass; about 200 bytes a row.
+MAX_INDEXES = 16
+# A place holds, from the last bit on, a position, a chunk and the connection.
+TAG_SHIFT = POSITION_BITS + 31
 
 # Connections of this process by path ("" is the store in memory).
-_open: dict[tuple[int, str], StoreFile] = {}
+_open: dict[str, StoreFile] = {}
 _open_lock = threading.Lock()
 # Stores that this process has said it cannot write.
 _told: set[str] = set()
@@ -62,8 +39,8 @@ class StoreFile:
 
     Attributes
     ----------
-    number : int
-        Tells it from the other connections of this process.
+    tag : int
+        The part of a row's place that tells which connection found it.
     identity : tuple or None
         Of the file; None in memory.
     state : tuple or None
@@ -74,10 +51,10 @@ class StoreFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = f"cache={path!r}" if path else "the store in memory"
-        self.number = next(_numbers)
+        self.tag = next(_numbers) % (1 << 63 - TAG_SHIFT) << TAG_SHIFT
         self.lock = threading.RLock()
-        # What a store has read of the file so far, by pass.
-        self.indexes: OrderedDict[Any, Any] = OrderedDict()
+        # What was read of the file so far.
+        self.indexes: OrderedDict[Pass, Index] = OrderedDict()
         # Chunk and block of what was found to be whole, once in a process.
         self.verified: set[tuple[int, int]] = set()
         self.identity: place.Identity | None = None
@@ -86,92 +63,50 @@ class StoreFile:
         # The log lies beside the file itself, wherever links to it are.
         self._real = os.path.realpath(path) if path else ""
         with self.speaking():
-            if self._real:
+            if path:
+                place.make_file(path)
                 self._open_file()
             else:
-                self.connection = self._connect(":memory:")
-                self._prepare()
+                self._connect(":memory:")
+                self.connection.prepare(self.name)
 
-    def _connect(self, where: str) -> sqlite3.Connection:
-        return sqlite3.connect(
+    def _connect(self, where: str) -> None:
+        self.connection = sqlite3.connect(
             where,
             timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
-            uri=where.startswith("file:"),
+            factory=Tables,
+            uri=True,
         )
 
     def _open_file(self) -> None:
-        place.make_file(self._real)
         self.identity = place.identity(self._real)
         self.writable = place.is_writable(self._real)
         if self.writable:
-            self.connection = self._connect(place.address(self._real))
+            # SQLite would make the file that another process has just deleted.
+            self._connect(f"{Path(self._real).as_uri()}?mode=rw")
             try:
-                self._prepare()
+                self.connection.prepare(self.name)
                 return
-            except (sqlite3.Error, PermissionError) as error:
+            except sqlite3.Error as error:
                 # Rights that only SQLite's own attempt can tell.
-                if isinstance(error, sqlite3.Error) and not speaks_of_rights(error):
+                if not _speaks_of_rights(error):
                     raise
                 self.connection.close()
                 self.writable = False
         # Before the opening: what changes from here on is noticed.
         self.state = place.state(self._real)
         address, self._is_locked = place.address_to_read(self._real)
-        self.connection = self._connect(address)
-        if not self._check_version():
+        self._connect(address)
+        if not self.connection.is_store(self.name):
             raise PermissionError(
                 errno.EACCES, f"{self.name} is empty and cannot be written"
             )
 
-    def _prepare(self) -> None:
-        execute = self.connection.execute
-        execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        self._check_version()
-        if self.path:
-            _retry_while_locked(lambda: execute("PRAGMA journal_mode = WAL"))
-        # A power cut may lose the last seconds, a killed process nothing.
-        execute("PRAGMA synchronous = NORMAL")
-        execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-        with self.transaction():
-            if not execute("PRAGMA application_id").fetchone()[0]:
-                for statement in SCHEMA.split(";"):
-                    execute(statement)
-                execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                execute(f"PRAGMA user_version = {VERSION}")
-
-    def _check_version(self) -> bool:
-        """Return whether the file is a store; False where it is still empty."""
-
-        def number(pragma: str) -> int:
-            return int(self.connection.execute(f"PRAGMA {pragma}").fetchone()[0])
-
-        kind, version = number("application_id"), number("user_version")
-        if kind == APPLICATION_ID and version == VERSION:
-            return True
-        tables = self.connection.execute("SELECT count(*) FROM sqlite_master")
-        if kind == 0 and version == 0 and tables.fetchone()[0] == 0:
-            return False
-        self.connection.close()
-        if kind != APPLICATION_ID:
-            raise ValueError(
-                f"{self.name} is a database of another program; choose another path."
-            )
-        raise ValueError(
-            f"{self.name} was written in version {version} of the store, this package "
-            f"reads version {VERSION}; use the package that wrote it, or another path."
-        )
-
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the store for writing; all of the block's changes count, or none.
-
-        Raises
-        ------
-        PermissionError
-            When the store cannot be written.
-        """
+    def transaction(self) -> Iterator[Tables]:
+        """Hold the store for writing; all of the block's changes count, or none."""
         if not self.writable:
             raise PermissionError(
                 errno.EACCES,
@@ -179,29 +114,17 @@ class StoreFile:
                 "yourself the rights to its file and folder, or copy it elsewhere",
             )
         with self.lock, self.speaking():
-            if self.connection.in_transaction:
-                # Ctrl-C may have come between a transaction and its end.
-                self.connection.execute("ROLLBACK")
             try:
-                self.connection.execute("BEGIN IMMEDIATE")
-                yield self.connection
-                self.connection.execute("COMMIT")
+                with self.connection:
+                    self.connection.begin()
+                    yield self.connection
             except BaseException:
                 self.indexes.clear()
-                # SQLite may have rolled back by itself, on a full disk for one.
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read, without holding up those who write.
-
-        Raises
-        ------
-        OSError
-            When a store that is read without a lock was written meanwhile.
-        """
+    def reading(self) -> Iterator[Tables]:
+        """Read, without holding up those who write."""
         with self.lock, self.speaking():
             yield self.connection
         if not self._is_locked and self.has_changed():
@@ -210,6 +133,19 @@ class StoreFile:
                 f"{self.name} was written by another process while it was read; call "
                 "again",
             )
+
+    def index(self, one: Pass) -> Index:
+        """Return where the rows of a pass lie, with what others have added by now."""
+        removals = self.connection.setting("removals")
+        index = self.indexes.get(one)
+        if index is None or index.removals != removals:
+            index = self.indexes[one] = Index(removals)
+        self.indexes.move_to_end(one)
+        if len(self.indexes) > MAX_INDEXES:
+            self.indexes.popitem(last=False)
+        for chunk in self.connection.chunks(one, index.last):
+            index.add(*chunk)
+        return index
 
     def has_changed(self) -> bool:
         """Whether it is to be opened anew, as its rights or unlocked bytes changed."""
@@ -225,71 +161,77 @@ class StoreFile:
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Say what SQLite's errors mean for the user of a store.
-
-        Raises
-        ------
-        OSError
-            When the disk is full or the file cannot be written or read.
-        FileNotFoundError
-            When the file was deleted.
-        TimeoutError
-            When another process holds the store for too long.
-        ValueError
-            When the file is damaged or no store.
-        """
+        """Say what SQLite's errors mean for the user of a store."""
         try:
             yield
         except sqlite3.Error as error:
             if self.is_gone():
                 raise deleted(self.path) from error
-            said = explained(error, self.name)
-            if said is None:
+            if (said := _explained(error, self.name)) is None:
                 raise
             raise said from error
 
     def close(self) -> None:
         """Write the log into the file and let go of it."""
-        if _open.get((os.getpid(), self.path)) is self:
-            del _open[os.getpid(), self.path]
+        if _open.get(self.path) is self:
+            del _open[self.path]
         self.connection.close()
 
 
-def _retry_while_locked(execute: Any) -> None:
-    # Changing the journal does not wait for other processes as transactions do.
-    for _ in range(BUSY_SECONDS * 20):
-        try:
-            execute()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-        time.sleep(0.05)
-    execute()
+def deleted(path: str) -> FileNotFoundError:
+    """Return the error of a store whose file went away in the middle of a call."""
+    return FileNotFoundError(
+        errno.ENOENT,
+        f"cache={path!r} was deleted or replaced while it was in use; call again, and "
+        "what is missing will be computed anew",
+    )
+
+
+def _speaks_of_rights(error: sqlite3.Error) -> bool:
+    """Whether the file or its folder cannot be read or written."""
+    return "readonly" in str(error) or "unable to open" in str(error)
+
+
+def _explained(error: sqlite3.Error, name: str) -> OSError | ValueError | None:
+    """Return an error that says what to do; None where none fits."""
+    text = str(error)
+    said = f"{name}: {text}"
+    if "full" in text:
+        return OSError(
+            errno.ENOSPC,
+            f"{said}; make room and call again: what was computed before is kept",
+        )
+    if _speaks_of_rights(error):
+        return PermissionError(
+            errno.EACCES, f"{said}; a store needs a folder that exists and is writable"
+        )
+    if "locked" in text:
+        return TimeoutError(
+            f"{said} for {BUSY_SECONDS} s; close the program that holds it."
+        )
+    if "disk I/O" in text:
+        return OSError(errno.EIO, f"{said}; check the disk")
+    if any(words in text for words in ("not a database", "malformed", "no such")):
+        return ValueError(
+            f"{said}; the file is no feature store or is damaged: move it away and its "
+            "features will be computed anew."
+        )
+    return None
 
 
 def open_file(path: str | None) -> StoreFile:
     """Return this process's connection to a store; None is the store in memory.
 
     A store that cannot be written is opened for reading, with a warning.
-
-    Raises
-    ------
-    IsADirectoryError, PermissionError, ValueError
-        When the path is a folder, cannot be made or read, or is no feature store.
     """
-    text = "" if path is None else os.path.abspath(path)
-    # A connection must not be carried through a fork.
-    key = os.getpid(), text
+    path = path or ""
     with _open_lock:
-        file = _open.get(key)
+        file = _open.get(path)
         if file is None or file.is_gone() or file.has_changed():
-            if text:
-                place.check_place(text)
             # Other threads may still use the old one: it closes after the last.
-            file = _open[key] = StoreFile(text)
-    if not file.writable and text not in _told:
-        _told.add(text)
+            file = _open[path] = StoreFile(path)
+    if not file.writable and path not in _told:
+        _told.add(path)
         warnings.warn(
             f"{file.name} cannot be written: features in it are used, others are "
             "computed but not kept.",
@@ -318,6 +260,5 @@ hold_during_fork(_locks, _leave_to_the_parent)
 
 @atexit.register
 def _close_all() -> None:
-    for (process, _), file in list(_open.items()):
-        if process == os.getpid():
-            file.close()
+    for file in list(_open.values()):
+        file.close()

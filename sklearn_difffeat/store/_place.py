@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from sklearn_difffeat._process import absolute
 
 try:
     import fcntl
@@ -15,6 +18,18 @@ except ImportError:  # Windows, where a file that is open cannot be deleted.
 LOG, LOG_INDEX = "-wal", "-shm"
 
 Identity = tuple[int, ...]
+
+
+def whole(path: str | os.PathLike[str] | None) -> str | None:
+    """Return a path of the user's as it is called in every folder."""
+    if path is None:
+        return None
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"cache={path!r} is no text; give the path as str or Path.")
+    if not text:
+        raise ValueError("cache='' is empty; name a file, such as 'features.db'.")
+    return absolute(text)
 
 
 def identity(path: str) -> Identity | None:
@@ -30,11 +45,8 @@ def state(path: str) -> Identity:
     """Return what changes when anybody writes to a store, or may do so from now on."""
     found: list[int] = [is_writable(path)]
     for end in ("", LOG):
-        try:
+        with suppress(OSError):
             status = os.stat(path + end)
-        except OSError:
-            found.append(-1)
-        else:
             found += [status.st_size, status.st_mtime_ns]
     return tuple(found)
 
@@ -48,48 +60,31 @@ def is_writable(path: str) -> bool:
     return all(os.access(name, os.W_OK) for name in [path, *there])
 
 
-def check_place(path: str) -> None:
-    """Raise when no store can be at a path.
-
-    Raises
-    ------
-    IsADirectoryError
-        When it is a folder.
-    FileNotFoundError
-        When its folder does not exist.
-    """
+def make_file(path: str) -> None:
+    """Make an empty file, unless there is one, and remove what is left of an older."""
     if os.path.isdir(path):
         raise IsADirectoryError(
             errno.EISDIR,
             f"cache={path!r} is a folder; name a file in it, such as "
             f"{str(Path(path, 'features.db'))!r}",
         )
-    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+    real = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(real)):
         raise FileNotFoundError(
             errno.ENOENT, f"cache={path!r}: its folder does not exist; make it"
         )
-
-
-def make_file(path: str) -> None:
-    """Make an empty file, unless there is one, and remove what is left of an older.
-
-    Raises
-    ------
-    PermissionError
-        When the folder cannot be written.
-    """
-    if os.path.exists(path):
+    if os.path.exists(real):
         return
     folder = None
     try:
         if fcntl is not None:
             # Nobody else may make the file between the look and the removal.
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            folder = os.open(os.path.dirname(real), os.O_RDONLY)
             fcntl.flock(folder, fcntl.LOCK_EX)
-        if not os.path.exists(path):
+        if not os.path.exists(real):
             for end in (LOG, LOG_INDEX):
-                Path(path + end).unlink(missing_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
+                Path(real + end).unlink(missing_ok=True)
+            os.close(os.open(real, os.O_RDWR | os.O_CREAT, 0o644))
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -104,20 +99,8 @@ def make_file(path: str) -> None:
             os.close(folder)
 
 
-def address(path: str) -> str:
-    """Return how to open a store that may be written."""
-    # SQLite would make the file that another process has just deleted.
-    return f"{Path(path).as_uri()}?mode=rw"
-
-
 def address_to_read(path: str) -> tuple[str, bool]:
-    """Return how to open a store that cannot be written, and whether it is locked.
-
-    Raises
-    ------
-    PermissionError
-        When the newest features cannot be told from unfinished ones.
-    """
+    """Return how to open a store that cannot be written, and whether it is locked."""
     log, index = Path(path + LOG), Path(path + LOG_INDEX)
     uri = Path(path).as_uri()
     if log.exists() and index.exists():

@@ -17,6 +17,7 @@ from sklearn_difffeat import (
     release_backbones,
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
+from sklearn_difffeat.checkpoints._weights import weight_files
 
 
 def test_importing_the_package_imports_no_torch():
@@ -45,8 +46,8 @@ def test_embedded_backbone_is_small_half_precision_and_has_a_card(name):
     assert source.find("loss.png")
     from safetensors import safe_open
 
-    for path in source.weight_files():
-        with safe_open(path, "pt") as weights:
+    for file in weight_files(source):
+        with safe_open(source.at_hand(file), "pt") as weights:
             kinds = {weights.get_tensor(key).dtype for key in weights.keys()}
         assert kinds == {torch.float16}
 
@@ -61,7 +62,7 @@ def test_latent_dit_folder_in_the_hubs_layout_is_described(dit_folder):
 def test_latent_dit_features_equal_those_of_a_plain_pass_with_hooks(dit_folder):
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-    from sklearn_difffeat.extraction._noise import gaussian_noise
+    from sklearn_difffeat.backbones._noise import gaussian_noise
 
     transformer = ImageDiffusionFeatureTransformer(
         dit_folder, block=2, timestep=300, dtype="float32"
@@ -248,6 +249,9 @@ def test_half_precision_keeps_the_noise_of_low_timesteps(dtype):
     [
         ("---\nlicense: mit\n---\n", "mit"),
         ("---\nlicense:\n- apache-2.0\n---\n", "apache-2.0"),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
+        ("---\nlicense: 'mit\n\t: [\n---\n", None),
+        ("---\n- license: mit\n---\n", None),
         ("---\ntags: []\n---\nlicense: see below\n", None),
         ("---\nlicense: other\nlicense_name: own-terms\n---\n", "own-terms"),
         ("---\nlicense: other\n---\n", "other"),

@@ -28,7 +28,7 @@ from sklearn_difffeat import (
     release_backbones,
 )
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
-from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.backbones._noise import hide_tokens
 from sklearn_difffeat.text import TextReader
 
 # Dream's code sets what newer versions of transformers name otherwise.
@@ -69,7 +69,7 @@ def transformer_of(folder, **options):
 def tokens_of(backbone, text):
     """Return the tokens of one text with the key that its mask is drawn by."""
     reader = TextReader(24)
-    return reader.prepare(backbone, reader.read([text], [0]), [0]).inputs
+    return reader.prepare(backbone, reader.read([text])).inputs
 
 
 def plain_states(family, model, tokens, timestep, mask_token):

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sklearn_difffeat import (
     describe_backbone,
     release_backbones,
 )
+from sklearn_difffeat.checkpoints._hub import file_sizes
 
 TEXTS = ["a red bird"]
 
@@ -270,6 +272,17 @@ def test_a_model_in_shards_is_read_whole(bert_folder, tmp_path):
         TextDiffusionFeatureTransformer(bert_folder).fit_transform(TEXTS),
         rtol=1e-5,
     )
+
+
+def test_threads_are_told_the_same_sizes_of_files(hub, bert_folder):
+    hub.add("someone/bert", bert_folder)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(file_sizes, "someone/bert", hub.commit, ask=True)
+            for _ in range(8)
+        ]
+    (size,) = {one.result()["model.safetensors"] for one in asked}
+    assert size == (bert_folder / "model.safetensors").stat().st_size
 
 
 def test_a_pinned_revision_is_recorded_and_used(cache, bert_folder):

@@ -202,6 +202,12 @@ def test_an_embedding_of_missing_features_is_an_error():
         EmbeddingDisplay.from_features(np.full((4, 2), np.nan), [0, 1, 0, 1])
 
 
+def test_an_indicator_of_other_numbers_is_an_error():
+    Z = np.zeros((4, 2))
+    with pytest.raises(ValueError, match="Y holds values other than 0 and 1"):
+        EmbeddingDisplay.from_features(Z, [[0, 1], [1, 0], [0, 2], [1, 1]])
+
+
 def test_importing_the_package_imports_no_matplotlib():
     code = "import sklearn_difffeat, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

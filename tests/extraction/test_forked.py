@@ -25,6 +25,7 @@ from sklearn_difffeat import (
 from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
 from sklearn_difffeat.store import _database
 from sklearn_difffeat.store._claims import Claims
+from sklearn_difffeat.store._rows import StoredRows
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="this system does not fork"
@@ -198,6 +199,21 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
             transformer.transform(X)
         assert release_backbones() == 1
 
+    for turn in list(_registry._turns.values()):
+        with HeldByAnotherThread(turn):
+            in_fork(child)
+
+
+def test_no_lock_of_the_loaded_models_is_held_in_a_forked_process(cells, monkeypatch):
+    X = list(cells("text", 2))
+    transformer = TextDiffusionFeatureTransformer().fit(X)
+    expected = transformer.transform(X)
+    monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
+
+    def child():
+        np.testing.assert_allclose(transformer.transform(X), expected, **ALIKE)
+        assert release_backbones() == 1
+
     with HeldByAnotherThread(_registry._lock):
         in_fork(child)
 
@@ -206,7 +222,7 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
 def test_a_store_whose_lock_another_thread_holds_is_used_by_a_forked_process(
     lock, tmp_path, monkeypatch
 ):
-    store = FeatureStore(tmp_path / "features.db")
+    store = StoredRows(tmp_path / "features.db")
     chunk = some_chunk(store, [1])
     store.put([chunk])
     monkeypatch.setattr(_process, "WAIT_SECONDS", 0.05)
@@ -218,12 +234,12 @@ def test_a_store_whose_lock_another_thread_holds_is_used_by_a_forked_process(
     locks = {"of the connection": store.file.lock, "of opening": _database._open_lock}
     with HeldByAnotherThread(locks[lock]):
         in_fork(child)
-    assert store.describe()["rows"].sum() == 2
+    assert FeatureStore(store.path).describe()["rows"].sum() == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
 def test_a_forked_process_does_not_close_its_parents_connection(tmp_path):
-    store = FeatureStore(tmp_path / "features.db")
+    store = StoredRows(tmp_path / "features.db")
     store.put([some_chunk(store, [1])])
 
     def n_open():
@@ -240,7 +256,7 @@ def test_a_forked_process_does_not_close_its_parents_connection(tmp_path):
 
 
 def test_reading_begun_before_a_fork_goes_on_without_the_parents_connection(tmp_path):
-    store = FeatureStore(tmp_path / "features.db")
+    store = StoredRows(tmp_path / "features.db")
     for number in (1, 2):
         store.put([some_chunk(store, [number])])
     one = some_chunk(store, [1]).one
@@ -264,8 +280,9 @@ LEAVING = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
 from sklearn_difffeat import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 from helpers.stores import some_chunk
-store = FeatureStore(sys.argv[1])
+store = StoredRows(sys.argv[1])
 store.put([some_chunk(store, [1])])
 log = os.path.getsize(store.path + "-wal")
 if os.fork() == 0:
@@ -310,7 +327,7 @@ def test_a_process_whose_parent_used_torch_alone_computes(cells, monkeypatch):
     transformer = TextDiffusionFeatureTransformer().fit(X)
     expected = transformer.transform(X)
     release_backbones()
-    monkeypatch.setattr(_process._Process, "used_torch", False)
+    monkeypatch.setattr(_process, "_used_torch", False)
 
     def child():
         assert torch.get_num_threads() == 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
-from sklearn_difffeat.extraction import _schedule
+from sklearn_difffeat.extraction import _model
 from sklearn_difffeat.inputs import _image_reader
 from sklearn_difffeat.inputs._decoding import decode_image, digest_image
 
@@ -70,13 +70,13 @@ def test_a_path_is_opened_once_when_a_window_holds_many_bytes(
 def test_the_first_pass_does_not_wait_for_the_last_path(
     where, paths, opened, cache, monkeypatch
 ):
-    run_pass, n_opened = _schedule.run_pass, []
+    forward, n_opened = _model.forward, []
 
     def counted(*args):
         n_opened.append(len(opened))
-        return run_pass(*args)
+        return forward(*args)
 
-    monkeypatch.setattr(_schedule, "run_pass", counted)
+    monkeypatch.setattr(_model, "forward", counted)
     cache = None if where == "none" else cache
     ImageDiffusionFeatureTransformer(batch_size=4, cache=cache).fit_transform(paths)
     # What is read ahead is bounded by batches and threads, not by rows.
@@ -94,7 +94,7 @@ def test_a_warm_store_loads_no_model_and_prepares_nothing(
     def refuse(*args):
         raise AssertionError("inputs were prepared")
 
-    monkeypatch.setattr(_schedule.Extraction, "_prepare", refuse)
+    monkeypatch.setattr(_model.Model, "prepare", refuse)
     from sklearn_difffeat import release_backbones
 
     release_backbones()
@@ -143,9 +143,9 @@ def variants():
 @pytest.mark.parametrize("pair", list(variants()), ids=lambda pair: pair[0])
 def test_the_digest_of_a_pil_picture_tells_whatever_can_be_seen(pair):
     _, one, other = pair
-    assert (decode_image(one, "it", 16, 0) != decode_image(other, "it", 16, 0)).any()
-    assert digest_image(one, 0) != digest_image(other, 0)
-    assert digest_image(one, 0) == digest_image(one.copy(), 0) or one.format == "PPM"
+    assert (decode_image(one, "it", 16) != decode_image(other, "it", 16)).any()
+    assert digest_image(one) != digest_image(other)
+    assert digest_image(one) == digest_image(one.copy()) or one.format == "PPM"
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,8 +153,8 @@ def test_the_digest_of_a_pil_picture_tells_whatever_can_be_seen(pair):
 def test_pil_pictures_of_one_digest_decode_to_one_picture(mode, data):
     seeds = data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
     one, other = (random_picture(seed, (6, 7)).convert(mode) for seed in seeds)
-    same = digest_image(one, 0) == digest_image(other, 0)
-    equal = (decode_image(one, "it", 8, 0) == decode_image(other, "it", 8, 0)).all()
+    same = digest_image(one) == digest_image(other)
+    equal = (decode_image(one, "it", 8) == decode_image(other, "it", 8)).all()
     assert equal or not same
     assert same == (seeds[0] == seeds[1]) or mode == "1"
 
@@ -164,9 +164,9 @@ def test_the_digest_of_an_animation_is_of_its_first_frame():
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     image = Image.open(io.BytesIO(buffer.getvalue()))
-    first = digest_image(image, 0)
+    first = digest_image(image)
     image.seek(1)
-    assert digest_image(image, 0) == first
+    assert digest_image(image) == first
     assert image.tell() == 1
 
 

@@ -13,9 +13,9 @@ from scipy import stats
 from sklearn_difffeat import TextDiffusionFeatureTransformer
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.backbones._base import Tokens
+from sklearn_difffeat.backbones._noise import hide_tokens
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.extraction._engine import run_pass
-from sklearn_difffeat.extraction._noise import hide_tokens
+from sklearn_difffeat.extraction._forward import forward
 from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.inputs._text_reader import text_keys
 from sklearn_difffeat.text import TextReader
@@ -152,9 +152,9 @@ class Recorder:
         self.ids = []
         run = backbone.run
 
-        def recorded(tokens, timestep):
+        def recorded(tokens, timestep, prompt):
             self.ids += [row[row != 0].tolist() for row in tokens.ids]
-            return run(tokens, timestep)
+            return run(tokens, timestep, prompt)
 
         monkeypatch.setattr(backbone, "run", recorded)
 
@@ -170,10 +170,9 @@ def masked_ids(tiny, monkeypatch, texts, timestep, *, max_length=128, seed=0, dr
     with monkeypatch.context() as patch:
         seen = Recorder(tiny, patch)
         reader = TextReader(max_length)
-        rows = range(len(texts))
-        inputs = reader.prepare(tiny, reader.read(texts, rows), rows).inputs
-        plan = Plan((0,), (timestep,), "mean", draw + 1, seed)
-        run_pass(tiny, inputs, plan, timestep, draw, [0])
+        inputs = reader.prepare(tiny, reader.read(texts)).inputs
+        plan = Plan((0,), (timestep,), ("mean",), draw + 1, seed)
+        forward(tiny, inputs, plan, timestep, draw, [0])
     return seen.ids
 
 

@@ -82,12 +82,12 @@ def test_only_the_rows_that_overflow_are_computed_again(
     tensors["bert.embeddings.word_embeddings.weight"][vocabulary["boat"]] = 6e4
     save_file(tensors, weights, {"format": "pt"})
     # The norm behind the embeddings holds them; as a stage of its own it would not.
-    from sklearn_difffeat.extraction import _schedule
+    from sklearn_difffeat.extraction import _model
 
-    run_pass, seen = _schedule.run_pass, []
+    forward, seen = _model.forward, []
 
     def overflowing(backbone, inputs, plan, timestep, draw, blocks):
-        values = run_pass(backbone, inputs, plan, timestep, draw, blocks)
+        values = forward(backbone, inputs, plan, timestep, draw, blocks)
         seen.append((backbone.dtype, len(inputs.ids)))
         if backbone.dtype == torch.float16:
             boats = (inputs.ids == vocabulary["boat"]).any(dim=1).numpy()
@@ -95,7 +95,7 @@ def test_only_the_rows_that_overflow_are_computed_again(
                 values[block][boats] = np.inf
         return values
 
-    monkeypatch.setattr(_schedule, "run_pass", overflowing)
+    monkeypatch.setattr(_model, "forward", overflowing)
     half = TextDiffusionFeatureTransformer(folder, dtype="float16").fit(TEXTS)
     with pytest.warns(UserWarning, match="1 of 4 rows exceed the range of float16"):
         found = half.transform(TEXTS)
@@ -141,7 +141,7 @@ def test_latents_beyond_float16_are_encoded_in_float32(
 
 
 def test_a_token_at_the_end_of_float16_is_not_hidden_by_pooling():
-    from sklearn_difffeat.extraction._pass import _is_saturated
+    from sklearn_difffeat.extraction._forward import _is_saturated
 
     hidden = torch.zeros(3, 5, 4, dtype=torch.float16)
     hidden[1, 2, 3] = 65504

@@ -199,17 +199,17 @@ def test_an_error_while_cells_are_handed_out_does_not_leave_workers_waiting(cell
 
 
 def test_arrays_that_a_worker_may_not_write_do_not_stop_it(cells, monkeypatch):
-    from sklearn_difffeat.extraction import _gather
+    from sklearn_difffeat.extraction import _workers
 
-    portable = _gather._portable
+    part = _workers._part
 
     def read_only(job, rows, piece):
-        sent = portable(job, rows, piece)
-        for name in ("places", "numbers", "needed", "truncated", "overflowed"):
+        sent = part(job, rows, piece)
+        for name in ("numbers", "needed", "truncated", "overflowed"):
             getattr(sent, name).flags.writeable = False
         return sent
 
-    monkeypatch.setattr(_gather, "_portable", read_only)
+    monkeypatch.setattr(_workers, "_part", read_only)
     X = list(cells("image", 40))
     X[1] = memoryview(X[1])
     transformer = ImageDiffusionFeatureTransformer(n_jobs=2, dtype="float32")

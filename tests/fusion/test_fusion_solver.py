@@ -33,7 +33,6 @@ def labelled_rows(softmax=False, device=None, shape=(30, 6, 4), seed=0):
         Y,
         C=0.7,
         sample_weight=weight,
-        axes=PrincipalAxes(X, weight),
         label_weight=None if softmax else rng.uniform(1, 3, (2, L)),
         softmax=softmax,
         device=device,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
-from sklearn_difffeat.extraction._noise import gaussian_noise
+from sklearn_difffeat.backbones._noise import gaussian_noise
 
 SIDE, TIMESTEP = 32, 300
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)

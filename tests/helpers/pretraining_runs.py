@@ -1,14 +1,18 @@
 """A corpus of a few texts and of noise in the form that ``pack`` writes; short runs."""
 
 import json
+import shutil
 
 import numpy as np
+import torch
+from transformers import BertConfig, BertModel
 
+from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.pretraining.corpus import text_digest
 from sklearn_difffeat.pretraining.image import pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule
 from sklearn_difffeat.pretraining.text import pretrain_text
+from sklearn_difffeat.pretraining.text_corpus import text_digest
 
 SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}
 SMALL_BERT = {
@@ -39,8 +43,22 @@ def write_corpus(folder):
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / "texts.jsonl").write_text(lines)
-    np.save(folder / "text-targets.npy", random.random((100, 20), dtype=np.float32))
+    write_encoder(folder / "encoder")
     return folder
+
+
+def write_encoder(folder):
+    """Save a small encoder in the layout of MiniLM's package."""
+    torch.manual_seed(0)
+    tokenizer = locate_backbone("mdlm-tiny")[0].find("tokenizer.json")
+    n_pieces = len(json.loads(tokenizer.read_text("utf-8"))["model"]["vocab"])
+    model = BertModel(BertConfig(vocab_size=n_pieces, **SMALL_BERT))
+    # New layers are nearly the identity, which leaves little to tell apart.
+    for name, weight in model.named_parameters():
+        if name.endswith("weight") and weight.ndim == 2:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    shutil.copy(tokenizer, folder / "tokenizer.json")
 
 
 def schedule(steps):
@@ -52,4 +70,9 @@ def schedule(steps):
 def run(kind, corpus, out, steps):
     if kind == "image":
         return pretrain_image(corpus, out, schedule(steps), align_block=1, **SMALL_DIT)
-    return pretrain_text(corpus, out, schedule(steps), align_block=1, **SMALL_BERT)
+    return adapt(corpus, out, schedule(steps))
+
+
+def adapt(corpus, out, plan, **options):
+    options = {"head_batches": 2, "diffusion": 1.0} | options
+    return pretrain_text(corpus, out, plan, encoder=corpus / "encoder", **options)

@@ -13,7 +13,6 @@ def digests(*numbers):
 
 def some_chunk(store, numbers, *, deepest=2, truncated=(), timestep=0, width=WIDTH):
     space = store.space({"kind": "features", "backbone": "b", "dtype": "float32"})
-    count = len(numbers)
     values = {
         block: np.add.outer(100 * np.array(numbers), np.arange(width) + block)
         for block in range(deepest + 1)
@@ -22,7 +21,6 @@ def some_chunk(store, numbers, *, deepest=2, truncated=(), timestep=0, width=WID
         Pass(space, timestep, 0),
         digests(*numbers),
         np.isin(numbers, truncated),
-        np.ones(count, dtype=bool),
         {block: array.astype(np.float32) for block, array in values.items()},
     )
 

@@ -9,7 +9,7 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
 )
-from sklearn_difffeat.inputs._column import is_missing
+from sklearn_difffeat.inputs._cells import is_missing
 
 
 class Lazy:

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers.pretraining_runs import SMALL_BERT, SMALL_DIT, run, schedule
+from helpers.pretraining_runs import SMALL_DIT, adapt, run, schedule
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from transformers import BertModel
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
@@ -16,16 +16,13 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining.__main__ import main
 from sklearn_difffeat.pretraining.image import build_model, pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
-from sklearn_difffeat.pretraining.text import (
-    pretrain_text,
-)
+from sklearn_difffeat.pretraining.text import read_tokenizer
+from sklearn_difffeat.pretraining.text_corpus import read_texts
 
-WEIGHTS = {
-    "image": "transformer/diffusion_pytorch_model.safetensors",
-    "text": "model.safetensors",
-}
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 KINDS = pytest.mark.parametrize("kind", ["image", "text"])
 
 
@@ -49,10 +46,6 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     kind, corpus, tmp_path, monkeypatch
 ):
     run(kind, corpus, tmp_path / "whole", 10)
-    if kind == "text":
-        shutil.copytree(
-            tmp_path / "whole" / "tokenizer", tmp_path / "broken" / "tokenizer"
-        )
 
     class Killed(BaseException):
         pass
@@ -94,27 +87,21 @@ def test_a_run_resumes_without_its_teacher_and_with_it_again(corpus, tmp_path):
     assert ages == {10, 30}
 
 
-@KINDS
 def test_a_run_starts_from_released_weights_and_fits_its_projectors_first(
-    kind, corpus, tmp_path
+    corpus, tmp_path
 ):
-    name = {"image": "dit-tiny", "text": "mdlm-tiny"}[kind]
-    train = {"image": pretrain_image, "text": pretrain_text}[kind]
     out = tmp_path / "run"
     kept = {}
     for steps in (5, 10):
         plan = Schedule(
             steps=steps, batch_size=4, learning_rate=1e-3, warmup=1, frozen_steps=5
         )
-        train(corpus, out, plan, start_from=name)
+        pretrain_image(corpus, out, plan, start_from="dit-tiny")
         kept[steps] = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
-    if kind == "text":
-        tokenizer = Tokenizer.from_file(str(out / "export" / "tokenizer.json"))
-        assert tokenizer.get_vocab_size() == 8192 and tokenizer.truncation is None
-    source = locate_backbone(name)[0]
+    source = locate_backbone("dit-tiny")[0]
     for path in (out / "export").rglob("*.json"):
         assert source.location not in path.read_text("utf-8")
-    released = load_file(source.find(WEIGHTS[kind]))
+    released = load_file(source.find(WEIGHTS))
     moved = {"model": [], "projector": []}
     for key, value in kept[5].items():
         part, _, inner = key.partition(".")
@@ -141,12 +128,71 @@ def test_plain_diffusion_needs_no_teacher(kind, corpus, tmp_path):
     plain.mkdir()
     for name in ("images.npz", "texts.jsonl"):
         (plain / name).write_bytes((corpus / name).read_bytes())
-    train = pretrain_image if kind == "image" else pretrain_text
-    sizes = SMALL_DIT if kind == "image" else SMALL_BERT
-    weights = {"align": 0, "align_map": 0} if kind == "image" else {"align": 0}
-    train(plain, tmp_path / "run", schedule(10), **weights, align_block=1, **sizes)
+    if kind == "image":
+        options = {"align": 0, "align_map": 0, "align_block": 1} | SMALL_DIT
+        pretrain_image(plain, tmp_path / "run", schedule(10), **options)
+    else:
+        shutil.copytree(corpus / "encoder", plain / "encoder")
+        adapt(plain, tmp_path / "run", schedule(10), align=0)
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert "alignment" not in json.loads(log[-1])
+
+
+def test_the_text_model_starts_as_its_encoder_and_keeps_the_embeddings(
+    corpus, tmp_path
+):
+    folder = run("text", corpus, tmp_path / "run", 10)
+    cells = load_openclipart(subset="train").data["text"][:5]
+    tokenizer = read_tokenizer(corpus / "encoder")
+    encoder = BertModel.from_pretrained(corpus / "encoder").eval()
+    for block, model in ((2, tmp_path / "run" / "before" / "export"), (0, folder)):
+        options = {"block": block, "timestep": 0, "dtype": "float32"}
+        found = TextDiffusionFeatureTransformer(model, **options).fit_transform(cells)
+        for text, row in zip(cells, found, strict=True):
+            tokens = tokenizer([text], return_tensors="pt")
+            states = encoder(**tokens, output_hidden_states=True).hidden_states[block]
+            mean = states[0, 1:-1].mean(0).detach().numpy()
+            np.testing.assert_allclose(row, mean, atol=0.02)
+
+
+def test_aligned_means_come_closer_to_one_length(corpus, tmp_path):
+    cells = load_openclipart(subset="train").data["text"][:60]
+    plan = Schedule(steps=60, batch_size=10, learning_rate=3e-3, warmup=2)
+    adapt(corpus, tmp_path / "run", plan, diffusion=0.01, clean_share=0.5)
+    spread = []
+    for part in ("before/export", "export"):
+        transformer = TextDiffusionFeatureTransformer(
+            tmp_path / "run" / part, block=2, timestep=0
+        )
+        length = np.linalg.norm(transformer.fit_transform(cells), axis=1)
+        spread.append(np.std(length) / np.mean(length))
+    assert spread[1] < 0.7 * spread[0]
+
+
+def test_what_is_exported_tells_its_corpus_and_fits_in_the_loader(corpus, tmp_path):
+    folder = run("text", corpus, tmp_path / "run", 10)
+    card = (folder / "README.md").read_text("utf-8")
+    assert "10 steps of 10 rows" in card and "| Brown corpus, lines | 20 |" in card
+    assert "\n100 texts." in card
+    digests = {record["digest"] for record in read_texts(corpus)}
+    assert len(np.load(folder / "digests.npy")) == len(digests)
+    settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    assert settings["model_max_length"] == 256 and "max_length" not in settings
+    # Word embeddings are stored once, and nothing of the sentence encoder's pooler.
+    names = set(load_file(folder / "model.safetensors"))
+    assert not {name for name in names if "pooler" in name or "decoder" in name}
+
+
+def test_the_command_packs_adapts_and_judges(corpus, tmp_path, capsys):
+    for name in ("texts", "held"):
+        shutil.copy(corpus / "texts.jsonl", tmp_path / f"{name}.jsonl")
+    sizes = ["--steps", "2", "--batch-size", "2"]
+    main(["text", "--out", str(tmp_path), "--encoder", str(corpus / "encoder"), *sizes])
+    printed = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'export'}" in printed
+    assert "all rates" in printed and "before" in printed and "after" in printed
+    with pytest.raises(SystemExit, match="name --descriptions and --brown"):
+        main(["text", "--out", str(tmp_path / "other")])
 
 
 def test_a_crash_while_writing_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
@@ -185,7 +231,7 @@ def test_a_run_stops_when_its_minutes_are_over_and_leaves_a_checkpoint(
     plan = Schedule(
         steps=100_000, batch_size=10, learning_rate=1e-3, warmup=2, minutes=0.01
     )
-    pretrain_text(corpus, tmp_path / "run", plan, align_block=1, **SMALL_BERT)
+    adapt(corpus, tmp_path / "run", plan)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert 0 < state["step"] < 100_000
     assert (tmp_path / "run" / "export" / "model.safetensors").exists()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers.pretraining_runs import SMALL_BERT, SMALL_DIT
+from helpers.pretraining_runs import SMALL_DIT
+from transformers import BertModel
 
 from sklearn_difffeat.pretraining.image import AlignedDiT
 from sklearn_difffeat.pretraining.image import build_model as build_dit
@@ -15,10 +16,12 @@ from sklearn_difffeat.pretraining.pictures import (
     vary_colour,
 )
 from sklearn_difffeat.pretraining.text import (
-    AlignedBert,
-    _tokenizer_of_run,
+    LENGTH,
+    CleanEmbeddings,
+    build_model,
+    draw_rates,
+    read_tokenizer,
 )
-from sklearn_difffeat.pretraining.text import build_model as build_bert
 from sklearn_difffeat.pretraining.texts import ROW_TOKENS, Texts, hide_words
 
 
@@ -115,9 +118,9 @@ def test_noise_free_pictures_stop_at_the_aligned_block():
 
 
 @pytest.fixture
-def packed(corpus, tmp_path):
-    tokenizer = _tokenizer_of_run(corpus, tmp_path / "run")
-    texts = Texts(corpus, tokenizer, targets=False)
+def packed(corpus):
+    tokenizer = read_tokenizer(corpus / "encoder")
+    texts = Texts(corpus, tokenizer)
     return texts, texts.batch(6, torch.Generator().manual_seed(0))
 
 
@@ -133,20 +136,46 @@ def test_packed_rows_hold_whole_texts_one_after_the_other(packed):
     assert (batch.text >= 0).float().mean() > 0.6
 
 
-def test_a_packed_text_has_the_features_it_has_alone(packed):
+def test_a_packed_text_has_the_features_it_has_alone(packed, corpus):
     texts, batch = packed
-    torch.manual_seed(0)
-    model = build_bert(200, vocab_size=8192, **SMALL_BERT).eval()
-    aligned = AlignedBert(model, 5, 1)
+    encoder = BertModel.from_pretrained(corpus / "encoder").eval()
+    counts = texts.counts(encoder.config.vocab_size)
+    clean = CleanEmbeddings(build_model(corpus / "encoder", counts), len(texts.ids))
     real = torch.isin(batch.ids, torch.arange(5), invert=True)
-    _, projected = aligned(batch.ids, batch, real, real & False)
+    found = clean(batch, real)
     for number in (0, 3, len(batch.rows) - 1):
         ids = torch.from_numpy(texts.ids[batch.rows[number]])[None]
-        hidden = model.bert(ids, output_hidden_states=True).hidden_states[1]
-        mean = hidden[0, 1:-1].mean(0)
-        torch.testing.assert_close(
-            aligned.projector(mean), projected[number], atol=1e-5, rtol=1e-4
-        )
+        mean = encoder(ids).last_hidden_state[0, 1:-1].mean(0)
+        expected = LENGTH * mean / mean.norm()
+        torch.testing.assert_close(expected, found[number], atol=1e-4, rtol=1e-4)
+
+
+def test_a_clean_embedding_is_computed_once(packed, corpus):
+    texts, batch = packed
+    n_pieces = len(read_tokenizer(corpus / "encoder"))
+    model = build_model(corpus / "encoder", texts.counts(n_pieces))
+    clean = CleanEmbeddings(model, len(texts.ids))
+    real = torch.isin(batch.ids, torch.arange(5), invert=True)
+    passes = []
+    clean.model.bert.register_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0]))
+    )
+    first = clean(batch, real)
+    assert torch.equal(clean(batch, real), first)
+    assert passes == [6]
+    # Its row alone passes again where one text is new.
+    places, counts = batch.rows.unique(return_counts=True)
+    clean.known[places[counts == 1][0]] = False
+    torch.testing.assert_close(clean(batch, real), first)
+    assert passes == [6, 1]
+
+
+def test_rates_are_spread_evenly_and_some_texts_stay_clean():
+    rates = draw_rates(40, 0.25, torch.Generator().manual_seed(0))
+    assert rates.shape == (41,) and rates[-1] == 0
+    assert (rates == 0).sum() == 11
+    spread = rates[rates > 0].sort().values.diff()
+    torch.testing.assert_close(spread, torch.full((29,), 0.95 / 30))
 
 
 def test_words_are_hidden_whole_at_the_rate_of_their_text():

@@ -1,6 +1,7 @@
 """What enters the corpus, travels, and is released with the weights."""
 
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -13,8 +14,13 @@ from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.datasets.build_openclipart import render
 from sklearn_difffeat.pretraining import export
-from sklearn_difffeat.pretraining.corpus import is_held_back, iter_icons, text_digest
+from sklearn_difffeat.pretraining.corpus import is_held_back, iter_icons
 from sklearn_difffeat.pretraining.image import pretrain_image
+from sklearn_difffeat.pretraining.text_corpus import (
+    pack_texts,
+    read_texts,
+    text_digest,
+)
 from sklearn_difffeat.pretraining.travel import bundle, unbundle
 
 
@@ -82,7 +88,7 @@ def test_icons_are_drawn_from_the_collections_own_view_boxes(tmp_path):
     assert moved[8, 8].tolist() == [0, 0, 255] and (moved[24, 24] == 255).all()
 
 
-def test_a_bundle_brings_a_corpus_to_another_machine(corpus, tmp_path):
+def test_a_bundle_brings_pictures_to_another_machine(tmp_path):
     smooth = tmp_path / "corpus"
     smooth.mkdir()
     ramp = np.linspace(0, 255, 96, dtype=np.uint8)
@@ -95,7 +101,6 @@ def test_a_bundle_brings_a_corpus_to_another_machine(corpus, tmp_path):
         "digests": np.array([f"{i:064x}" for i in range(57)]),
     }
     np.savez(smooth / "images.npz", **arrays)
-    (smooth / "texts.jsonl").write_bytes((corpus / "texts.jsonl").read_bytes())
     back = unbundle(bundle(smooth, tmp_path / "corpus.zip"), tmp_path / "back")
     with np.load(back / "images.npz") as images:
         for name in ("digests", "drawing_source"):
@@ -104,7 +109,6 @@ def test_a_bundle_brings_a_corpus_to_another_machine(corpus, tmp_path):
             assert images[kind].shape == arrays[kind].shape
             error = images[kind].astype(int) - arrays[kind]
             assert np.abs(error).mean() < 4
-    assert (back / "texts.jsonl").read_bytes() == (smooth / "texts.jsonl").read_bytes()
 
 
 def test_text_digest_hides_no_copy_behind_case_or_punctuation():
@@ -135,3 +139,63 @@ def test_embedded_backbones_saw_nothing_of_the_test_groups(name):
         # The digests are of the right thing: most training drawings are among them.
         known = [int(digest[:16], 16) for digest in train.sha256]
         assert np.isin(np.array(known, dtype=np.uint64), seen).mean() > 0.95
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A few lines of each source, in its package's own form."""
+    wordnet = tmp_path / "wordnet"
+    wordnet.mkdir()
+    noun = "{:08d} {} n 01 {} 0 000 | what a {} is  \n"
+    words = ["bird", "boat", "flag", "tree_house"]
+    lines = [noun.format(i, "05", word, word) for i, word in enumerate(words)]
+    (wordnet / "data.noun").write_text("  a licence\n" + "".join(lines))
+    adjective = "00000001 00 s 02 red(a) 0 ruby 0 000 | of a colour  \n"
+    (wordnet / "data.adj").write_text(adjective)
+    for part in ("verb", "adv"):
+        (wordnet / f"data.{part}").write_text("")
+    used = "".join(f"{word}%1:05:00:: 1 2\n" for word in [*words, "red"])
+    (wordnet / "cntlist.rev").write_text(used)
+    item = load_openclipart(subset="test").data["text"][0]
+    with lzma.open(tmp_path / "descriptions.xz", "wt", encoding="utf-8") as file:
+        file.write("a tool for tests\n" * 2 + item.upper() + "\n")
+    brown = tmp_path / "brown"
+    brown.mkdir()
+    (brown / "ca01").write_text("The/at tool/nn works/vbz well/rb ./.\n\nNo/no\n")
+    emoji = [{"name": "RED FLAG", "short_names": ["red-flag"]}]
+    (tmp_path / "emoji.json").write_text(json.dumps(emoji))
+    icons = {"icons": {"big-bird-24": {}, "24": {}, "flag": {}}}
+    (tmp_path / "icons.json").write_text(json.dumps(icons))
+    return {
+        "wordnet": wordnet,
+        "descriptions": tmp_path / "descriptions.xz",
+        "brown": brown,
+        "emoji": [tmp_path / "emoji.json"],
+        "icons": [tmp_path / "icons.json"],
+    }
+
+
+def test_texts_are_packed_once_each_and_none_of_the_items(sources, tmp_path):
+    file = pack_texts(tmp_path / "corpus", **sources, n_texts=60)
+    records = read_texts(tmp_path / "corpus")
+    found = {}
+    for record in records:
+        assert record["digest"] == text_digest(record["text"])
+        found.setdefault(record["source"], []).append(record["text"])
+    assert found["icon names"] == ["big bird", "flag"]
+    assert found["emoji names"] == ["red flag"]
+    assert found["wordnet names"] == ["bird", "boat", "tree house", "red, ruby"]
+    assert "tree house: what a tree_house is" in found["wordnet glosses"]
+    assert found["debian"] == ["a tool for tests"]
+    assert found["brown"] == ["The tool works well."]
+    assert len(found["composed titles"]) == 12
+    assert len({record["digest"] for record in records}) == len(records)
+    again = pack_texts(tmp_path / "again", **sources, n_texts=60)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_held_out_texts_are_those_that_no_run_sees(sources, tmp_path):
+    pack_texts(tmp_path, **sources, n_texts=20)
+    seen, held = ({r["digest"] for r in read_texts(tmp_path, name)}
+                  for name in ("texts", "held"))  # fmt: skip
+    assert held and not seen & held

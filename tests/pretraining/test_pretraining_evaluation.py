@@ -1,17 +1,15 @@
 """The evaluation: what is chosen on which rows, and what it prints."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.pretraining_runs import SMALL_BERT
+from helpers.pretraining_runs import SMALL_DIT
 from PIL import Image
 from sklearn.utils import Bunch
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import evaluate as evaluation
-from sklearn_difffeat.pretraining import probes, reading, samples, study
+from sklearn_difffeat.pretraining import perplexity, probes, reading, samples, study
 from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
 from sklearn_difffeat.pretraining.corpus import is_held_back
 from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
@@ -70,30 +68,30 @@ def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
         split=bunch.split[few],
     )
     monkeypatch.setattr(study, "load_openclipart", lambda: part)
-    small = SMALL_BERT | {"align_block": 1}
+    small = SMALL_DIT | {"align_block": 1}
     variants = {
         "small": small,
-        "without a teacher": small | {"align": 0.0},
-        "wider": small | {"hidden_size": 32},
+        "without a teacher": small | {"align": 0.0, "align_map": 0.0},
+        "wider": small | {"attention_head_dim": 32},
     }
-    monkeypatch.setitem(study.VARIANTS, "text", variants)
-    table = study.study(corpus, tmp_path, "text", minutes=0.05)
+    monkeypatch.setattr(study, "VARIANTS", variants)
+    table = study.study(corpus, tmp_path, minutes=0.05)
     assert table.index.tolist() == list(variants)
     assert (table["batches"] > 0).all() and table["mAP"].between(0.01, 0.9).all()
     assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
-    logs = [read_log(tmp_path / f"text-{number}") for number in range(3)]
+    logs = [read_log(tmp_path / f"image-{number}") for number in range(3)]
     assert "alignment" in logs[0] and "alignment" not in logs[1]
     # One that has ended is judged again, not trained on.
-    some = study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[1, 2])
+    some = study.study(corpus, tmp_path, minutes=0.05, numbers=[1, 2])
     pd.testing.assert_frame_equal(some, table.iloc[1:])
-    assert [read_log(tmp_path / f"text-{number}") for number in range(3)] == logs
+    assert [read_log(tmp_path / f"image-{number}") for number in range(3)] == logs
     # One that was cut off begins anew: resumed, it would have had more minutes.
-    (tmp_path / "text-0" / "export").rename(tmp_path / "elsewhere")
-    study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0])
-    (start,) = (tmp_path / "text-0" / "history.jsonl").read_text().splitlines()
+    (tmp_path / "image-0" / "export").rename(tmp_path / "elsewhere")
+    study.study(corpus, tmp_path, minutes=0.05, numbers=[0])
+    (start,) = (tmp_path / "image-0" / "history.jsonl").read_text().splitlines()
     assert '"first_step": 0' in start
-    with pytest.raises(ValueError, match="numbers=3: text has variants 0 to 2"):
-        study.study(corpus, tmp_path, "text", minutes=0.05, numbers=[0, 3])
+    with pytest.raises(ValueError, match="numbers=3: there are variants 0 to 2"):
+        study.study(corpus, tmp_path, minutes=0.05, numbers=[0, 3])
 
 
 def read_log(run):
@@ -122,8 +120,9 @@ def few(monkeypatch):
 
     monkeypatch.setattr(evaluation, "load_openclipart", load)
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
-    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0], "text": [0]})
-    monkeypatch.setattr(reading, "READINGS", {"image": [], "text": []})
+    monkeypatch.setattr(reading, "TIMESTEPS", {"image": [0, 90], "text": [0, 90]})
+    for name in ("POOLINGS", "BLOCKS"):
+        monkeypatch.setattr(evaluation, name, [])
     monkeypatch.setattr(evaluation, "GRID", {"C": [0.03]})
     plain = {"C": [3.0], "standardize": [False]}
     monkeypatch.setattr(evaluation, "PIXEL_GRID", plain)
@@ -138,7 +137,11 @@ def test_the_table_holds_each_method_on_each_draw(few, capsys, tmp_path):
     table = evaluation.evaluate_openclipart(EMBEDDED, out=tmp_path)
     assert list(table.index) == [
         "raw pixels", "TF-IDF words", "TF-IDF characters",
-        "diffusion, image", "diffusion, text", "diffusion, fused",
+        *(f"{kind}, {name}" for kind in EMBEDDED for name in (
+            "block 0, noise-free", "best single block", "best with noise",
+            "best reading", "default",
+        )),
+        "fused, best reading", "fused, default",
     ]  # fmt: skip
     draws = table.filter(like="draw ")
     assert draws.shape[1] == N_DRAWS
@@ -160,28 +163,32 @@ def test_the_map_has_the_score_of_each_block_and_changes_are_kept_that_help(
     cells = bunch.data["text"]
     transformer = reading.TRANSFORMERS["text"](cache=True)
     places = reading.map_places(contest, transformer, cells, "text")
-    assert places.shape == (7, 1)
-    Z = reading.read(transformer, {"block": 4, "timestep": 0}, cells, contest.train)
+    assert places.shape == (7, 2)
+    place = {"block": 4, "timestep": 0, "pooling": "mean", "norm": None}
+    Z = reading.read(transformer, place, cells, contest.train)
     alone = contest.cross_validate(frozen(Z), reading.PLACE_HEAD)
     assert places.loc[4, 0] == pytest.approx(alone, abs=1e-6)
     harmful = {"max_length": 3}
-    harmless = {"pooling": ["mean", "mean"]}
-    scores = iter([0.0, 1.0])
+    harmless = {"pooling": ["mean", "max"]}
+    scores = iter([0.5, 0.0, 1.0])
     monkeypatch.setattr(contest, "choose_head", lambda *options: ({}, next(scores)))
-    monkeypatch.setattr(reading, "READINGS", {"text": [harmful, harmless]})
-    chosen = reading.choose_reading(contest, transformer, cells, "text", places)
-    best = {"block": int(places[0].idxmax()), "timestep": 0}
-    assert chosen == best | harmless
+    chosen, score = reading.choose_reading(
+        contest, transformer, cells, (4, 0), [harmful, harmless]
+    )
+    place = {"block": 4, "timestep": 0, "norm": None}
+    assert chosen == place | harmless
+    assert score == 1.0
 
 
 def test_readings_stay_within_the_blocks_that_there_are():
     places = [(block, 8) for block in range(9)]
-    for change in filter(callable, itertools.chain(*reading.READINGS.values())):
+    for change in reading.BLOCKS:
         for block, last in places:
             blocks = change(block, last)["block"]
-            assert block in blocks and set(blocks) <= set(range(last + 1))
-    assert reading._neighbours(6, 8) == {"block": [4, 6, 7]}
-    assert reading._neighbours(8, 8) == {"block": [6, 8]}
+            assert 0 in blocks and set(blocks) <= set(range(last + 1))
+            assert blocks == sorted(set(blocks))
+    assert reading._two_below(6, 8) == {"block": [0, 4, 6]}
+    assert reading._halfway(1, 8) == {"block": [0, 1]}
 
 
 def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
@@ -190,7 +197,7 @@ def test_a_list_of_poolings_concatenates_and_leaves_other_rows_zero():
     place = {"block": 6, "timestep": 0}
     rows = np.array([0, 2, 5])
     both = reading.read(transformer, place | {"pooling": ["mean", "max"]}, cells, rows)
-    for part, pooling in ((both[:, :256], "mean"), (both[:, 256:], "max")):
+    for part, pooling in zip(np.split(both, 2, axis=1), ("mean", "max"), strict=True):
         alone = transformer.set_params(**place, pooling=pooling).fit_transform(cells)
         np.testing.assert_allclose(part[rows], alone[rows], atol=1e-4)
     assert not both[[1, 3, 4]].any()
@@ -219,6 +226,17 @@ def test_infilling_fills_what_was_hidden_and_nothing_else():
         assert "[MASK]" in hidden and "[MASK]" not in filled
         kept = [word for word in hidden.split() if not word.startswith(("[", "##"))]
         assert kept and set(kept) <= set(text.split())
+
+
+def test_hidden_tokens_are_worse_predicted_the_more_are_hidden():
+    texts = ["the flag of a small country", "a bird in a tree", "one more tool"]
+    losses = perplexity.masked_losses("mdlm-tiny", texts * 4, (0.2, 1.0))
+    assert losses.index.tolist() == [0.2, 1.0]
+    assert 0 < losses[0.2] < losses[1.0]
+    table = perplexity.compare_perplexity({"one": "mdlm-tiny"}, texts)
+    assert table.shape == (1, 7) and table.index.tolist() == ["one"]
+    assert table.loc["one"].min() <= table.loc["one", "all rates"]
+    assert table.loc["one", "all rates"] <= table.loc["one"].max()
 
 
 def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):

@@ -219,8 +219,89 @@ def test_a_search_of_which_all_fits_fail_is_an_error_as_of_grid_search():
         search.fit(X)
 
 
-def test_failures_of_several_metrics_fill_every_metric():
-    scoring = {"one": lambda m, X, y=None: m.a, "two": lambda m, X, y=None: -m.a}
+# The batches of a walk on AXIS are 5; 2 and 8; 11 (from 8); then 7 and 9, and so on.
+@pytest.mark.parametrize(
+    ("failing", "n_failed"),
+    [({5}, 2), ({11}, 2), ({2, 8}, 4), ({8}, 2), ({5, 2, 11}, 6), ({5, 2, 8}, 6)],
+    ids=["first", "later", "later of two", "some", "first and some", "first two"],
+)
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
+def test_one_warning_counts_the_fits_that_failed_in_any_batch(
+    failing, n_failed, n_jobs
+):
+    model = Surface(lambda a, b, c, d: float(a), fails=lambda a: a in failing)
+    search = LocalSearchCV(model, {"a": AXIS}, cv=2, n_jobs=n_jobs)
+    with parallel_config("threading"), pytest.warns(FitFailedWarning) as told:
+        search.fit(X)
+    n_fits = 2 * search.n_candidates_
+    failures = [w for w in told if w.category is FitFailedWarning]
+    assert len(failures) == 1
+    message = str(failures[0].message)
+    assert f"{n_failed} fits failed out of a total of {n_fits}." in message
+    scores = dict(
+        zip(tried(search), search.cv_results_["mean_test_score"], strict=True)
+    )
+    assert {a for (a,), score in scores.items() if np.isnan(score)} == failing
+    assert all(scores[a,] == a for (a,) in scores if a not in failing)
+    assert search.path_[0]["params"] == {"a": 5}
+    assert search.best_score_ == np.nanmax(search.cv_results_["mean_test_score"])
+    ranks = search.cv_results_["rank_test_score"]
+    assert (ranks[np.isnan(search.cv_results_["mean_test_score"])] > 1).all()
+
+
+@pytest.mark.parametrize("failing", [5, 8, 11])
+def test_error_score_raise_raises_the_error_of_any_batch(failing):
+    model = Surface(lambda a, b, c, d: float(a), fails=lambda a: a == failing)
+    search = LocalSearchCV(model, {"a": AXIS}, cv=2, error_score="raise")
+    with pytest.raises(RuntimeError, match=f"a={failing} does not fit"):
+        search.fit(X)
+
+
+def test_error_score_raise_raises_that_all_fits_of_an_inner_search_failed():
+    class Counting(Surface):
+        def fit(self, X, y=None):
+            fits.append(self.b)
+            return super().fit(X, y)
+
+    fits = []
+    inner = GridSearchCV(Counting(fails=lambda a: True), {"a": [1]}, cv=2)
+    space = {"estimator__b": AXIS}
+    search = LocalSearchCV(inner, space, cv=2, error_score="raise")
+    with pytest.raises(ValueError, match="All the 2 fits failed"):
+        search.fit(X)
+    assert fits == [5, 5]
+
+
+def test_an_error_of_another_kind_in_a_later_batch_is_no_failed_fit():
+    def score(model, X, y=None):
+        return 1.0 if model.a == 5 else "high"
+
+    search = LocalSearchCV(Surface(), {"a": AXIS}, cv=2, scoring=score)
+    with pytest.raises(ValueError, match="scoring must return a number, got high"):
+        search.fit(X)
+
+
+def test_what_travels_with_every_fit_does_not_grow_with_the_walk():
+    def score(model, X, y=None):
+        names.append(set(vars(search)))
+        return float(model.a)
+
+    names = []
+    search = LocalSearchCV(Surface(), {"a": AXIS}, cv=2, scoring=score)
+    search.fit(X)
+    assert len(names) > 4 and all(held == names[0] for held in names)
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {"one": lambda m, X, y=None: m.a, "two": lambda m, X, y=None: -m.a},
+        lambda m, X, y=None: {"one": m.a, "two": -m.a},
+    ],
+    ids=["dict", "callable"],
+)
+def test_failures_of_several_metrics_fill_every_metric(scoring):
     search = LocalSearchCV(
         Surface(fails=lambda a: a == 1),
         {"a": [0, 1, 2]},

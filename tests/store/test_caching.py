@@ -12,7 +12,7 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
 )
-from sklearn_difffeat.extraction import _schedule
+from sklearn_difffeat.extraction import _extraction, _model
 
 EITHER_STORE = pytest.mark.parametrize("where", ["memory", "file"])
 
@@ -109,38 +109,40 @@ def test_a_file_that_changes_while_it_is_read_is_kept_as_what_was_read(
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    prepare = _schedule.Extraction._prepare
+    prepare = _model.Model.prepare
 
     def late(self, batch):
         path.write_bytes(second)
         return prepare(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_schedule.Extraction, "_prepare", late)
+        patch.setattr(_model.Model, "prepare", late)
         found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([first]))
     assert np.abs(found - transformer.transform([path])).max() > 0.01
 
 
 def test_a_file_that_changes_while_another_worker_has_it_is_not_kept_as_the_old_one(
-    cells, cache, tmp_path, monkeypatch
+    cells, cache, tmp_path, monkeypatch, pass_counter
 ):
     first, second = cells("image", 2)
     path = tmp_path / "picture.png"
     path.write_bytes(first)
     transformer = ImageDiffusionFeatureTransformer(cache=cache).fit([path])
-    take = _schedule.Claims.take
+    take = _extraction.Claims.take
 
     def refuse_once(self, digests, needed):
-        monkeypatch.setattr(_schedule.Claims, "take", take)
+        monkeypatch.setattr(_extraction.Claims, "take", take)
         path.write_bytes(second)
         nobody = np.zeros(len(digests), dtype=bool)
         return nobody, nobody, np.full(len(digests), -1)
 
-    monkeypatch.setattr(_schedule.Claims, "take", refuse_once)
+    monkeypatch.setattr(_extraction.Claims, "take", refuse_once)
     found = transformer.transform([path])
     np.testing.assert_array_equal(found, transformer.transform([second]))
+    assert pass_counter["rows"] == 1
     assert np.abs(found - transformer.transform([first])).max() > 0.01
+    assert pass_counter["rows"] == 2
 
 
 def test_latents_are_encoded_once_for_all_timesteps_and_runs(
@@ -228,16 +230,16 @@ def test_precompute_without_a_cache_is_an_error():
 def test_an_interrupted_call_goes_on_where_it_stopped(cells, cache, pass_counter):
     X = list(cells("text", 12))
     transformer = TextDiffusionFeatureTransformer(cache=cache, batch_size=4)
-    run_pass, calls = _schedule.run_pass, []
+    forward, calls = _model.forward, []
 
     def interrupted(*args):
         calls.append(None)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run_pass(*args)
+        return forward(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_schedule, "run_pass", interrupted)
+        patch.setattr(_model, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             transformer.precompute(X)
     assert FeatureStore(cache).describe()["rows"].item() == 8
@@ -273,10 +275,10 @@ def test_missing_rows_stay_nan_beside_cached_ones(where, cells, cache):
 def test_a_bounded_store_gives_right_features_whatever_it_forgets(cells, tmp_path):
     X = list(cells("image", 40))
     store = FeatureStore(tmp_path / "small.db")
-    store = FeatureStore(store.path, max_size=store.size + 300_000)
+    store = FeatureStore(store, max_size=store.size + 300_000)
     options = {"timestep": [0, 10, 20], "dtype": "float32", "batch_size": 4}
     expected = ImageDiffusionFeatureTransformer(**options).fit_transform(X)
-    cached = ImageDiffusionFeatureTransformer(cache=store.path, **options).fit(X)
+    cached = ImageDiffusionFeatureTransformer(cache=store, **options).fit(X)
     for _ in range(2):
         found = cached.transform(X)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)

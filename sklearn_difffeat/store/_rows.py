@@ -1,0 +1,146 @@
+"""A store at work: which rows it knows, what they are, and how new ones get in."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sklearn_difffeat.store._chunk import POSITION_BITS, Chunk, Pass
+from sklearn_difffeat.store._database import TAG_SHIFT, StoreFile, deleted, open_file
+from sklearn_difffeat.store._place import identity, whole
+
+
+class StoredRows:
+    """A store from the first question of a call to the last.
+
+    Parameters
+    ----------
+    path : str or path, default=None
+        None is the store in this process's memory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = whole(path)
+        self._identity = open_file(self.path).identity
+
+    @property
+    def file(self) -> StoreFile:
+        """This process's connection.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the file was deleted or replaced since the call began.
+        """
+        if self.path is not None and self._identity != identity(self.path):
+            raise deleted(self.path)
+        return open_file(self.path)
+
+    @staticmethod
+    def space(description: Mapping[str, Any]) -> str:
+        """Return what a backbone's features with some settings are kept under."""
+        return json.dumps(description, sort_keys=True)
+
+    def find(
+        self, one: Pass, digests: Sequence[bytes], deepest: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows are known down to a block.
+
+        Returns
+        -------
+        places : ndarray of shape (n,), int64
+            To be given to :meth:`read`; -1 where the row is not known.
+        truncated : ndarray of shape (n,), bool
+            Whose input was cut.
+        """
+        file = self.file
+        with file.reading():
+            places, truncated = file.index(one).find(digests, deepest)
+        places[places >= 0] |= file.tag
+        return places, truncated
+
+    def read(
+        self, places: np.ndarray, blocks: Sequence[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]]:
+        """Read the blocks of the rows at some places, a chunk at a time.
+
+        Yields
+        ------
+        rows : ndarray of int
+            Where in ``places`` the rows of this chunk stand.
+        positions : ndarray of int
+            Where in the values they stand.
+        values : dict of int to ndarray
+            By block; read-only, float16 or float32.
+
+        Raises
+        ------
+        ValueError
+            When what the file holds is not what was written.
+        """
+        file = self.file
+        rows = np.argsort(places, kind="stable")
+        # Chunks of another file have other features under the same numbers.
+        rows = rows[places[rows] >> TAG_SHIFT << TAG_SHIFT == file.tag]
+        chunks, positions = np.divmod(places[rows] - file.tag, 1 << POSITION_BITS)
+        starts = np.flatnonzero(np.diff(chunks, prepend=-1))
+        wanted = set(map(int, blocks))
+        numbers = chunks[starts].tolist()
+        parts = np.split(rows, starts)[1:], np.split(positions, starts)[1:]
+        for chunk, *at in zip(numbers, *parts, strict=True):
+            if self.file is not file:
+                return
+            with file.reading() as tables:
+                found = tables.blocks(chunk, wanted)
+            # Fewer blocks: the chunk was removed after it was found.
+            if len(found) < len(wanted):
+                continue
+            values = {}
+            for block, dtype, width, checksum, content in found:
+                place = chunk, block
+                if place not in file.verified and zlib.crc32(content) != checksum:
+                    raise ValueError(
+                        f"{file.name} is damaged (chunk {chunk}, block {block}); "
+                        "move the file away or clear the store, and its features "
+                        "will be computed anew."
+                    )
+                file.verified.add(place)
+                values[block] = np.frombuffer(content, dtype).reshape(-1, width)
+            yield at[0], at[1], values
+
+    def put(self, chunks: Sequence[Chunk]) -> None:
+        """Keep what passes gave, whole, or nothing of it.
+
+        A store that cannot be written keeps nothing, as was said when it was opened.
+
+        Raises
+        ------
+        OSError
+            When the disk is full.
+        ValueError
+            When the chunks alone are larger than ``max_size``.
+        """
+        file = self.file
+        if not file.writable:
+            return
+        n_bytes = sum(a.nbytes for chunk in chunks for a in chunk.values.values())
+        with file.transaction() as tables:
+            bound = tables.setting("max_size")
+            if bound is not None and n_bytes > bound:
+                raise ValueError(
+                    f"{file.name}: max_size={bound} is too small for the {n_bytes} "
+                    "bytes of one batch; raise it, or set a smaller batch_size."
+                )
+            tables.make_room(n_bytes)
+            for chunk in chunks:
+                # Two processes may have computed a row, where one was taken for dead.
+                places, _ = file.index(chunk.one).find(chunk.digests, chunk.deepest)
+                new = np.flatnonzero(places < 0)
+                if len(new):
+                    tables.insert(chunk.take(new))
+                tables.release(chunk.one, chunk.digests)
