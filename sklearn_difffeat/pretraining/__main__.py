@@ -45,26 +45,6 @@ def parser() -> argparse.ArgumentParser:
     align.add_argument("corpus", type=Path)
     align.add_argument("--device", default="cpu")
 
-    image = commands.add_parser("image", help="make the image backbone, all of it")
-    image.add_argument("--out", type=Path, required=True,
-                       help="folder of latents, checkpoints and export")  # fmt: skip
-    image.add_argument("--emoji", type=Path, nargs="+", required=True,
-                       help="folders of emoji packages, emoji.json first")  # fmt: skip
-    image.add_argument("--icons", type=Path, nargs="*", default=[],
-                       help="folders of Iconify collections")  # fmt: skip
-    image.add_argument("--photos", type=Path, required=True,
-                       help="folder of JPEG photographs, by class")  # fmt: skip
-    image.add_argument("--n-photos", type=int, default=6000)
-    image.add_argument("--n-pictures", type=int, help="at most so many in all")
-    image.add_argument("--n-held", type=int, default=256,
-                       help="pictures kept from training, to compare with")  # fmt: skip
-    image.add_argument("--steps", type=int, default=1000)
-    image.add_argument("--minutes", type=float,
-                       help="stop after so many, the decay included")  # fmt: skip
-    image.add_argument("--batch-size", type=int, default=32)
-    image.add_argument("--learning-rate", type=float, default=1e-3)
-    image.add_argument("--seed", type=int, default=0)
-
     text = commands.add_parser("text", help="adapt or go on adapting the text backbone")
     text.add_argument("--out", type=Path, required=True,
                       help="folder of corpus, checkpoints and export")  # fmt: skip
@@ -89,6 +69,26 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("--diffusion", type=float, default=0.1,
                       help="weight of the diffusion loss")  # fmt: skip
     text.add_argument("--device", default="cpu")
+
+    image = commands.add_parser("image", help="make the image backbone, all of it")
+    image.add_argument("--out", type=Path, required=True,
+                       help="folder of latents, checkpoints and export")  # fmt: skip
+    image.add_argument("--emoji", type=Path, nargs="+", required=True,
+                       help="folders of emoji packages, emoji.json first")  # fmt: skip
+    image.add_argument("--icons", type=Path, nargs="*", default=[],
+                       help="folders of Iconify collections")  # fmt: skip
+    image.add_argument("--photos", type=Path, required=True,
+                       help="folder of JPEG photographs, by class")  # fmt: skip
+    image.add_argument("--n-photos", type=int, default=6000)
+    image.add_argument("--n-pictures", type=int, help="at most so many in all")
+    image.add_argument("--n-held", type=int, default=256,
+                       help="pictures kept from training, to compare with")  # fmt: skip
+    image.add_argument("--steps", type=int, default=1000)
+    image.add_argument("--minutes", type=float,
+                       help="stop after so many, the decay included")  # fmt: skip
+    image.add_argument("--batch-size", type=int, default=32)
+    image.add_argument("--learning-rate", type=float, default=1e-3)
+    image.add_argument("--seed", type=int, default=0)
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
@@ -161,12 +161,12 @@ def main(arguments: list[str] | None = None) -> None:
         from sklearn_difffeat.pretraining.export import release
 
         print(f"wrote {release(options.run, options.corpus, options.name)}")
-    elif options.command == "text":
-        adapt_text(options)
-    else:
+    elif options.command == "image":
         from sklearn_difffeat.pretraining.image_recipe import run
 
         run(options)
+    else:
+        adapt_text(options)
 
 
 def adapt_text(options: argparse.Namespace) -> None:

@@ -64,6 +64,5 @@ def build_encoder(weights: Path | None = None) -> EfficientNetLiteEncoder:
     ):
         factor = gain / (variance + EPSILON).sqrt()
         convolution.weight.data = (kernel * factor.view(-1, 1, 1, 1)).float()
-        assert convolution.bias is not None
-        convolution.bias.data = (shift - mean * factor).float()
+        convolution.bias = nn.Parameter((shift - mean * factor).float())
     return encoder.eval().requires_grad_(False)

@@ -129,10 +129,10 @@ class Latents:
         draws = torch.rand(2, size, generator=generator)
         others = chosen.clone()
         for i, (row, draw) in enumerate(zip(chosen.tolist(), draws[0], strict=True)):
-            named = self.same.get(int(self.names[row]), ())
-            alike = [one for one in named if one != row]
-            if alike:
-                others[i] = alike[int(draw * len(alike))]
+            found = self.same.get(int(self.names[row]), ())
+            same = [one for one in found if one != row]
+            if same:
+                others[i] = same[int(draw * len(same))]
         clean = (self.maps[chosen].float() - self.mean) / self.std
         mirrored = draws[1].view(-1, 1, 1, 1) < 0.5
         clean = torch.where(mirrored, clean.flip(3), clean)

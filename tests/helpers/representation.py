@@ -11,8 +11,9 @@ def lite():
     encoder = EfficientNetLiteEncoder(
         stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
         stem_channels=8,
-        feature_channels=20,
-        latent_channels=12,
+        earlier=[0],
+        latent_channels=20,
+        feature_channels=36,
         block_out_channels=[8, 8, 12],
     )
     encoder.latents_mean.normal_()
@@ -46,7 +47,7 @@ def save(kind, folder):
     """Save encoder, Transformer and schedule; return the parts as they were saved."""
     torch.manual_seed(0)
     encoder = ENCODERS[kind]().eval()
-    channels = 12 if kind == "lite" else 64
+    channels = 20 if kind == "lite" else 64
     model = DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,
