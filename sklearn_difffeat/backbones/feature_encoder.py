@@ -21,8 +21,6 @@ LITE0 = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
 )  # fmt: skip
-# Their maps hold what the head has let go of: 80, 112 and 192 channels.
-EARLIER = (3, 4, 5)
 IMAGENET_MEAN, IMAGENET_STD = 0.498, 0.502
 
 
@@ -78,16 +76,14 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
         Blocks, kernel, stride, expansion and channels of each stage.
     stem_channels : int
         Of the first convolution, of stride 2.
-    head_channels : int
-        Of the head, a convolution of 1 x 1 over the last stage: what the classifier
-        pools.
     earlier : sequence of int
         The stages, counted from 0, whose maps join the last one's, brought to its size
         by their maxima.
     latent_channels : int
         Those of the last stage and of the earlier ones, in this order.
     feature_channels : int
-        Those of the head, and twice those of the earlier stages, in this order: the
+        Those of the head, a convolution of 1 x 1 over the last stage, which the
+        classifier pools, and twice those of the earlier stages, in this order: the
         second time negated, so that a maximum also reads how little there is.
     block_out_channels : sequence of int
         Channels at each resolution, from the finest on: its length tells the factor.
@@ -110,10 +106,9 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
         self,
         stages: Sequence[Sequence[int]] = LITE0,
         stem_channels: int = 32,
-        head_channels: int = 1280,
-        earlier: Sequence[int] = EARLIER,
-        latent_channels: int = 704,
-        feature_channels: int = 2048,
+        earlier: Sequence[int] = (),
+        latent_channels: int = 320,
+        feature_channels: int = 1280,
         block_out_channels: Sequence[int] = (32, 16, 24, 40, 112, 320),
         scaling_factor: float = 1.0,
     ) -> None:
@@ -130,13 +125,12 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
                 width = channels
             self.ends[len(layers) - 1] = stage
         joined = sum(stages[stage][-1] for stage in earlier)
-        found = width + joined, head_channels + 2 * joined
-        if found != (latent_channels, feature_channels):
+        if latent_channels != width + joined:
             raise ValueError(
-                f"the stages have {found[0]} channels and the features {found[1]}; "
-                f"latent_channels={latent_channels} and "
-                f"feature_channels={feature_channels} have to be these."
+                f"latent_channels={latent_channels}, but the stages kept have "
+                f"{width + joined} channels."
             )
+        head_channels = feature_channels - 2 * joined
         self.encoder = nn.Sequential(*layers)
         self.head = nn.Sequential(
             Convolution(width, head_channels, 1), nn.ReLU6(inplace=True)

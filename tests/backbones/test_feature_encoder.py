@@ -8,7 +8,6 @@ from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
 SMALL = {
     "stages": [[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
     "stem_channels": 8,
-    "head_channels": 20,
     "earlier": [0],
     "latent_channels": 20,
     "feature_channels": 36,
@@ -70,7 +69,7 @@ def test_earlier_stages_join_by_their_maxima(small):
 
 
 def test_channels_that_do_not_add_up_are_refused():
-    with pytest.raises(ValueError, match="the stages have 20 channels"):
+    with pytest.raises(ValueError, match="the stages kept have 20 channels"):
         EfficientNetLiteEncoder(**SMALL | {"latent_channels": 12})
 
 

@@ -11,7 +11,6 @@ def lite():
     encoder = EfficientNetLiteEncoder(
         stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
         stem_channels=8,
-        head_channels=20,
         earlier=[0],
         latent_channels=20,
         feature_channels=36,
