@@ -60,11 +60,17 @@ class Tables(sqlite3.Connection):
 
     def is_store(self, name: str) -> bool:
         """Return whether the file is a store; False where it is still empty."""
-        kind = self._number("PRAGMA application_id")
-        version = self._number("PRAGMA user_version")
+        # Seen at one moment: another process may just be making the tables.
+        self.execute("BEGIN")
+        try:
+            kind = self._number("PRAGMA application_id")
+            version = self._number("PRAGMA user_version")
+            n_tables = self._number("SELECT count(*) FROM sqlite_master")
+        finally:
+            self.rollback()
         if kind == APPLICATION_ID and version == VERSION:
             return True
-        if kind == version == self._number("SELECT count(*) FROM sqlite_master") == 0:
+        if kind == version == n_tables == 0:
             return False
         self.close()
         if kind != APPLICATION_ID:

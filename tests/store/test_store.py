@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import psutil
@@ -18,7 +19,7 @@ from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.store import _sql
 from sklearn_difffeat.store._chunk import Pass
 from sklearn_difffeat.store._claims import Claims
-from sklearn_difffeat.store._database import open_file
+from sklearn_difffeat.store._database import StoreFile, open_file
 from sklearn_difffeat.store._rows import StoredRows
 from sklearn_difffeat.store._sql import Tables
 
@@ -347,3 +348,22 @@ def test_all_sql_is_in_one_file():
             r"\b(SELECT|INSERT|DELETE|UPDATE|PRAGMA)\b", path.read_text()
         )
         assert bool(words) == (path.name == "_sql.py"), path.name
+
+
+def test_a_store_that_is_made_by_another_process_meanwhile_is_known_as_one(
+    tmp_path, monkeypatch
+):
+    path = str(tmp_path / "new.db")
+    number, makers = Tables._number, []
+
+    def interrupted(self, query):
+        found = number(self, query)
+        if not makers:
+            makers.append(Thread(target=lambda: StoreFile(path).close()))
+            makers[0].start()
+            makers[0].join(timeout=1)
+        return found
+
+    monkeypatch.setattr(Tables, "_number", interrupted)
+    assert StoreFile(path).writable
+    makers[0].join()
