@@ -22,7 +22,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from sklearn_difffeat.extraction._devices import native_dtype
-from sklearn_difffeat.pretraining.text import minilm_folder
+from sklearn_difffeat.pretraining.text_model import minilm_folder
 
 IMAGENET_MEAN = (0.498, 0.498, 0.498)
 IMAGENET_STD = (0.502, 0.502, 0.502)

@@ -19,8 +19,8 @@ from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining.__main__ import main
 from sklearn_difffeat.pretraining.image import build_model, pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
-from sklearn_difffeat.pretraining.text import read_tokenizer
 from sklearn_difffeat.pretraining.text_corpus import read_texts
+from sklearn_difffeat.pretraining.text_model import read_tokenizer
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 KINDS = pytest.mark.parametrize("kind", ["image", "text"])

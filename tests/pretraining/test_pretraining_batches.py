@@ -16,12 +16,13 @@ from sklearn_difffeat.pretraining.pictures import (
     vary_colour,
 )
 from sklearn_difffeat.pretraining.text import (
+    ALIGNED,
     LENGTH,
     CleanEmbeddings,
-    build_model,
+    alignment,
     draw_rates,
-    read_tokenizer,
 )
+from sklearn_difffeat.pretraining.text_model import build_model, read_tokenizer
 from sklearn_difffeat.pretraining.texts import ROW_TOKENS, Texts, hide_words
 
 
@@ -145,9 +146,24 @@ def test_a_packed_text_has_the_features_it_has_alone(packed, corpus):
     found = clean(batch, real)
     for number in (0, 3, len(batch.rows) - 1):
         ids = torch.from_numpy(texts.ids[batch.rows[number]])[None]
-        mean = encoder(ids).last_hidden_state[0, 1:-1].mean(0)
-        expected = LENGTH * mean / mean.norm()
-        torch.testing.assert_close(expected, found[number], atol=1e-4, rtol=1e-4)
+        states = encoder(ids, output_hidden_states=True).hidden_states
+        inner, last = (
+            states[round(share * (len(states) - 1))][0, 1:-1].mean(0)
+            for share in ALIGNED
+        )
+        expected = torch.stack([inner, LENGTH * last / last.norm()])
+        torch.testing.assert_close(expected, found[:, number], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_hidden_asks_less_of_the_alignment():
+    targets = torch.ones(2, 2, 3)
+    means = torch.zeros(2, 2, 3)
+    means[1] = targets[1]
+    rates = torch.tensor([0.0, 0.5])
+    # One block of two is wrong by its whole length: halves of 1 and 0.5.
+    torch.testing.assert_close(
+        alignment(means, targets, rates), torch.tensor((0.5 + 0.25) / 2)
+    )
 
 
 def test_a_clean_embedding_is_computed_once(packed, corpus):
