@@ -235,25 +235,28 @@ def test_cell_of_another_kind_is_refused_by_fit_already(cell, picture):
 
 
 def test_image_size_must_fit_the_patches(picture):
-    with pytest.raises(ValueError, match="image_size=50 is not a multiple of 8"):
+    with pytest.raises(ValueError, match="image_size=50 is not a multiple of 32"):
         ImageDiffusionFeatureTransformer(image_size=50).fit([picture])
-    features = ImageDiffusionFeatureTransformer(image_size=32).fit_transform([picture])
-    assert features.shape == (1, 256)
+    transformer = ImageDiffusionFeatureTransformer(image_size=64).fit([picture])
+    assert transformer.transform([picture]).shape == (1, transformer.n_features_out_)
 
 
 def test_grid_pooling_keeps_the_cells_of_the_picture(picture):
-    one = ImageDiffusionFeatureTransformer(pooling=("grid", 1)).fit_transform([picture])
-    mean = ImageDiffusionFeatureTransformer().fit_transform([picture])
-    np.testing.assert_allclose(one, mean, rtol=1e-4, atol=1e-5)
-    grid = ImageDiffusionFeatureTransformer(pooling=("grid", 2)).fit_transform(
-        [picture]
-    )
-    assert grid.shape == (1, 4 * 256)
+    def features(pooling):
+        transformer = ImageDiffusionFeatureTransformer(
+            block=2, pooling=pooling, image_size=128
+        )
+        return transformer.fit_transform([picture])
+
+    mean = features("mean")
+    np.testing.assert_allclose(features(("grid", 1)), mean, rtol=1e-4, atol=1e-5)
+    grid = features(("grid", 2))
+    assert grid.shape == (1, 4 * mean.shape[1])
     np.testing.assert_allclose(
-        grid.reshape(4, 256).mean(0), mean[0], rtol=1e-3, atol=1e-4
+        grid.reshape(4, -1).mean(0), mean[0], rtol=1e-3, atol=1e-4
     )
-    with pytest.raises(ValueError, match="choose at most 8"):
-        ImageDiffusionFeatureTransformer(pooling=("grid", 9)).fit([picture])
+    with pytest.raises(ValueError, match="choose at most 4"):
+        features(("grid", 5))
 
 
 def test_noise_free_features_see_the_clean_picture(picture):

@@ -145,9 +145,10 @@ def test_the_classifier_reads_an_unreadable_picture_as_an_absent_modality():
     cells[3] = b"no picture"
     with pytest.warns(UserWarning, match="1 of 8"):
         Z = ImageDiffusionFeatureTransformer(unreadable="nan").fit_transform(cells)
+    modalities = {"image": Z.shape[1], "text": 1}
     Z = np.hstack([Z, np.ones((8, 1), np.float32)])
     y = np.arange(8) % 2
-    model = FusionClassifier(modalities={"image": 256, "text": 1}).fit(Z, y)
+    model = FusionClassifier(modalities=modalities).fit(Z, y)
     assert not model.modality_contributions(Z)["image"][3].any()
 
 
