@@ -56,12 +56,12 @@ all-MiniLM-L6-v2. Masked diffusion as in MDLM (arXiv 2406.07524): masking rate d
 evenly from (0.05, 1], whole words masked, cross-entropy weighted by one over the rate.
 The new head, tied to the word embeddings, started as a linear regression; then it and
 all blocks learnt, while the embeddings stayed. At every rate, and for the share of
-texts that is not masked ({clean_share}), the mean over the last block's tokens is drawn
-to the encoder's own clean sentence embedding, of one length for all texts. Weights:
+texts that is not masked ({clean_share}), the means over the tokens of two blocks, the
+last and that at two thirds of the depth, are drawn to the encoder's own clean ones, the
+more so the less is hidden; those of the last block are brought to one length. Weights:
 diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96
 tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of the
-weights, half precision. Last losses:
-{losses}.{history}
+weights, half precision. Last losses: {losses}.{history}
 
 `digests.npy` holds the first 64 bits of the SHA-256 of the lower-cased words of each
 text of the corpus.

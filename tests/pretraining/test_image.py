@@ -1,21 +1,32 @@
 """The recipe of the DiT over feature maps, on a handful of made-up drawings."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.pretraining_runs import SMALL_DIT, small_encoder
+from helpers.pretraining_runs import SMALL_DIT, run, small_encoder
 from PIL import Image
 
 from sklearn_difffeat.datasets import build_openclipart as build
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.pretraining import drawings, image, latent_samples, latents
-from sklearn_difffeat.pretraining.__main__ import parser
+from sklearn_difffeat.pretraining import (
+    drawings,
+    image,
+    latent_samples,
+    latents,
+    recipes,
+)
+from sklearn_difffeat.pretraining.__main__ import main, parser
 from sklearn_difffeat.pretraining.loop import Schedule
 
 SMALL = SMALL_DIT | {"sample_size": 8}
+
+
+def made_up_embeddings(texts, **options):
+    return np.random.default_rng(0).normal(size=(len(texts), 6))
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +170,7 @@ def test_noise_is_that_of_the_shifted_flow():
 def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     pictures, encoder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        latents,
-        "embed_texts",
-        lambda texts, **options: np.random.default_rng(0).normal(size=(len(texts), 6)),
-    )
+    monkeypatch.setattr(latents, "embed_texts", made_up_embeddings)
     corpus = tmp_path / "corpus"
     latents.write_latents(pictures, corpus, latents.encode_with(encoder), (20, 8, 8))
     latents.write_targets(corpus, encoder)
@@ -191,6 +198,37 @@ def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     assert sorted(found) == ["corpus", "gaussian", "generated", "noise"]
     with Image.open(tmp_path / "page.png") as page:
         assert page.width % latents.THUMBNAIL == 0
+
+
+def test_the_command_encodes_trains_and_judges_and_goes_on(
+    pictures, tmp_path, monkeypatch, capsys
+):
+    small = partial(latents.write_latents, shape=(20, 8, 8))
+    monkeypatch.setattr(recipes, "build_encoder", small_encoder)
+    monkeypatch.setattr(recipes, "write_latents", small)
+    monkeypatch.setattr(image, "CONFIG", image.CONFIG | SMALL | {"num_layers": 3})
+    monkeypatch.setattr(latents, "embed_texts", made_up_embeddings)
+    emoji = [str(tmp_path / name) for name in ("one", "two", "codes")]
+    for steps in ("10", "20"):
+        main(
+            ["image", "--out", str(tmp_path / "run"), "--emoji", *emoji, "--photos",
+             str(tmp_path / "photos"), "--n-held", "2", "--batch-size", "4",
+             "--steps", steps]
+        )  # fmt: skip
+        printed = capsys.readouterr().out
+        assert f"wrote {tmp_path / 'run' / 'export'}" in printed
+        assert "Fréchet distance to held-out latents: generated" in printed
+    card = (tmp_path / "run" / "export" / "README.md").read_text("utf-8")
+    assert "| 10 | 20 |" in card and "34,496" in card
+    with Image.open(tmp_path / "run" / "nearest.png") as page:
+        assert page.height == 2 * latents.THUMBNAIL
+
+
+def test_latents_of_another_run_are_refused(corpus, tmp_path):
+    folder = run("image", corpus, tmp_path / "run", 10)
+    np.save(folder / "digests.npy", np.array([7], dtype=np.uint64))
+    with pytest.raises(ValueError, match=r"was trained on 1; .* of its own run"):
+        latent_samples.judge_samples(folder, corpus, tmp_path / "page.png")
 
 
 def test_a_gaussian_has_the_latents_mean_and_covariance():
