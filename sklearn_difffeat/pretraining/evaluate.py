@@ -29,7 +29,10 @@ from sklearn_difffeat.pretraining.infilling import write_infilled
 from sklearn_difffeat.pretraining.latent_samples import judge_samples, say_distances
 from sklearn_difffeat.pretraining.reading import (
     BLOCKS,
+    DRAWS,
+    MAP_POOLING,
     POOLINGS,
+    TIMES,
     TRANSFORMERS,
     choose_reading,
     map_places,
@@ -113,16 +116,20 @@ def choose_readings(
             ).plot().figure_.savefig(out / f"{kind}-map.png")
         single = places.iloc[1:].stack().idxmax()
         noisy = places.iloc[1:, 1:].stack().idxmax()
+        best = places.stack().idxmax()
+        # Block 0 with the best other block, where it is the best itself.
+        deeper = max(int(single[0]), int(best[0]))
+        together = {"block": [0, deeper]}
         tries: dict[str, tuple[Any, list[Any]]] = {
             "block 0, noise-free": ((0, 0), POOLINGS),
             "best single block": (single, POOLINGS),
-            "best with noise": (noisy, POOLINGS),
-            "best reading": (places.stack().idxmax(), [*POOLINGS, *BLOCKS]),
+            "best with noise": (noisy, [*POOLINGS, *DRAWS]),
+            "best reading": (best, [*POOLINGS, together, *BLOCKS, *TIMES]),
         }
         found[kind] = {}
         for name, (place, changes) in tries.items():
             settings, score = choose_reading(
-                contest, transformer, data[kind], place, changes
+                contest, transformer, data[kind], place, changes, MAP_POOLING[kind]
             )
             say(f"{kind}, {name}: {score:.3f} with {settings}")
             found[kind][name] = settings
