@@ -2,14 +2,10 @@
 
 ::
 
-    python -m sklearn_difffeat.pretraining pack --out corpus ...
-    python -m sklearn_difffeat.pretraining bundle corpus corpus.zip
-    python -m sklearn_difffeat.pretraining align corpus
     python -m sklearn_difffeat.pretraining image --out runs/image ...
     python -m sklearn_difffeat.pretraining text --out runs/text ...
-    python -m sklearn_difffeat.pretraining study corpus --out runs/study
     python -m sklearn_difffeat.pretraining evaluate --image runs/image/export
-    python -m sklearn_difffeat.pretraining release runs/image corpus dit-tiny
+    python -m sklearn_difffeat.pretraining release runs/image dit-tiny
 """
 
 from __future__ import annotations
@@ -21,29 +17,6 @@ from pathlib import Path
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m sklearn_difffeat.pretraining")
     commands = root.add_subparsers(dest="command", required=True)
-
-    pack = commands.add_parser("pack", help="collect pictures and texts")
-    pack.add_argument("--out", type=Path, required=True)
-    pack.add_argument("--clipart", type=Path, default="/usr/share/openclipart")
-    pack.add_argument("--emoji", type=Path, nargs="+", required=True,
-                      help="folders of PNG or WebP drawings")  # fmt: skip
-    pack.add_argument("--icons", type=Path, nargs="*", default=[],
-                      help="icons.json of Iconify collections")  # fmt: skip
-    pack.add_argument("--photos", type=Path, required=True,
-                      help="folder of JPEG photographs, by class")  # fmt: skip
-    pack.add_argument("--n-photos", type=int, default=20_000)
-
-    bundle = commands.add_parser("bundle", help="write the corpus into one small file")
-    bundle.add_argument("corpus", type=Path)
-    bundle.add_argument("file", type=Path)
-
-    unbundle = commands.add_parser("unbundle", help="and back into a folder, elsewhere")
-    unbundle.add_argument("file", type=Path)
-    unbundle.add_argument("corpus", type=Path)
-
-    align = commands.add_parser("align", help="compute the teacher's targets")
-    align.add_argument("corpus", type=Path)
-    align.add_argument("--device", default="cpu")
 
     text = commands.add_parser("text", help="adapt or go on adapting the text backbone")
     text.add_argument("--out", type=Path, required=True,
@@ -92,16 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
     release = commands.add_parser("release", help="bundle a run under a name")
     release.add_argument("run", type=Path)
-    release.add_argument("corpus", type=Path)
     release.add_argument("name", choices=["dit-tiny", "mdlm-tiny"])
-
-    compare = commands.add_parser("study", help="compare sizes and teachers")
-    compare.add_argument("corpus", type=Path)
-    compare.add_argument("--out", type=Path, required=True)
-    compare.add_argument("--minutes", type=float, default=8.0,
-                         help="of training for each variant")  # fmt: skip
-    compare.add_argument("--numbers", type=int, nargs="+",
-                         help="variants, from 0; else all")  # fmt: skip
 
     judge = commands.add_parser("evaluate", help="compare with the usual tools")
     judge.add_argument("--image", default="dit-tiny", help="name or folder")
@@ -114,8 +78,10 @@ def parser() -> argparse.ArgumentParser:
                        help="folder of JPEG photographs, by class")  # fmt: skip
     judge.add_argument("--n-probe", type=int,
                        help="pictures that train a linear probe; else all")  # fmt: skip
+    judge.add_argument("--latents", type=Path,
+                       help="folder of latents, corpus/ of an image run")  # fmt: skip
     judge.add_argument("--out", type=Path, default="output",
-                       help="folder of maps, generated pictures and texts")  # fmt: skip
+                       help="folder of maps, nearest pictures and texts")  # fmt: skip
     judge.add_argument("--only", choices=["openclipart", "probes", "samples"],
                        help="one part of it; else all")  # fmt: skip
     return root
@@ -123,25 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    if options.command == "pack":
-        from sklearn_difffeat.pretraining.corpus import pack
-
-        inputs = {k: v for k, v in vars(options).items() if k not in ("command", "out")}
-        pack(options.out, **inputs)
-    elif options.command == "bundle":
-        from sklearn_difffeat.pretraining.travel import bundle
-
-        path = bundle(options.corpus, options.file)
-        print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    elif options.command == "unbundle":
-        from sklearn_difffeat.pretraining.travel import unbundle
-
-        print(f"wrote {unbundle(options.file, options.corpus)}")
-    elif options.command == "align":
-        from sklearn_difffeat.pretraining.teachers import write_targets
-
-        write_targets(options.corpus, device=options.device)
-    elif options.command == "evaluate":
+    if options.command == "evaluate":
         from sklearn_difffeat.pretraining.evaluate import PARTS, evaluate
 
         evaluate(
@@ -151,69 +99,18 @@ def main(arguments: list[str] | None = None) -> None:
             fashion=options.fashion,
             photos=options.photos,
             n_probe=options.n_probe,
+            latents=options.latents,
             parts=[options.only] if options.only else PARTS,
         )
-    elif options.command == "study":
-        from sklearn_difffeat.pretraining.study import study
-
-        study(options.corpus, options.out, options.minutes, options.numbers)
     elif options.command == "release":
         from sklearn_difffeat.pretraining.export import release
 
-        print(f"wrote {release(options.run, options.corpus, options.name)}")
-    elif options.command == "image":
-        from sklearn_difffeat.pretraining.image_recipe import run
-
-        run(options)
+        print(f"wrote {release(options.run, options.name)}")
     else:
-        adapt_text(options)
+        from sklearn_difffeat.pretraining import recipes
 
-
-def adapt_text(options: argparse.Namespace) -> None:
-    """Collect the texts where that was not done yet, adapt the encoder, and judge."""
-    from sklearn_difffeat.pretraining.loop import Schedule
-    from sklearn_difffeat.pretraining.perplexity import compare_perplexity
-    from sklearn_difffeat.pretraining.text import pretrain_text
-    from sklearn_difffeat.pretraining.text_corpus import pack_texts, read_texts
-
-    out = options.out
-    if not (out / "texts.jsonl").exists():
-        if options.descriptions is None or options.brown is None:
-            raise SystemExit(
-                f"{out} holds no texts.jsonl; name --descriptions and --brown, too."
-            )
-        pack_texts(
-            out,
-            wordnet=options.wordnet,
-            descriptions=options.descriptions,
-            brown=options.brown,
-            emoji=options.emoji,
-            icons=options.icons,
-            n_texts=options.n_texts,
-        )
-    schedule = Schedule(
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup=10,
-        ema_decay=0.98,
-        checkpoint_every=20,
-        minutes=options.minutes,
-    )
-    folder = pretrain_text(
-        out,
-        out,
-        schedule,
-        encoder=options.encoder,
-        align=options.align,
-        diffusion=options.diffusion,
-        device=options.device,
-    )
-    print(f"wrote {folder}")
-    texts = [record["text"] for record in read_texts(out, "held")]
-    backbones = {"before": out / "before" / "export", "after": folder}
-    print("perplexity of hidden tokens of held-out texts, by masking rate")
-    print(compare_perplexity(backbones, texts).round(1).to_string())
+        make = {"image": recipes.make_image, "text": recipes.make_text}
+        make[options.command](options)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,13 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sklearn_difffeat import BlockTimestepDisplay
+from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.modalities._array import ModalityArray
-from sklearn_difffeat.pretraining import probes, samples
+from sklearn_difffeat.pretraining import probes
 from sklearn_difffeat.pretraining.contest import Contest, Features, Settings, frozen
+from sklearn_difffeat.pretraining.infilling import write_infilled
+from sklearn_difffeat.pretraining.latent_samples import judge_samples, say_distances
 from sklearn_difffeat.pretraining.reading import (
     BLOCKS,
     DRAWS,
@@ -240,6 +243,7 @@ def evaluate(
     fashion: Path | None = None,
     photos: Path | None = None,
     n_probe: int | None = None,
+    latents: Path | None = None,
     parts: Collection[str] = PARTS,
 ) -> None:
     """Run the comparison, the linear probes, and both generations.
@@ -249,7 +253,7 @@ def evaluate(
     backbones : mapping
         ``{"image": name or folder, "text": name or folder}``.
     out : Path
-        Folder for ``image-map.png``, ``text-map.png``, ``samples.png`` and
+        Folder for ``image-map.png``, ``text-map.png``, ``nearest.png`` and
         ``infilled.md``.
     development : bool, default=False
         Judge by folds of the training groups alone.
@@ -257,6 +261,9 @@ def evaluate(
         Folder of Fashion-MNIST's files, and of CIFAR-10's JPEG files by class.
     n_probe : int, optional
         Pictures that train a linear probe; None takes all.
+    latents : Path, optional
+        Folder of latents that the image backbone was trained on, to judge what it
+        generates.
     parts : collection of {"openclipart", "probes", "samples"}
     """
     if "openclipart" in parts:
@@ -267,10 +274,10 @@ def evaluate(
         probe_pictures(backbones["image"], fashion, photos, n_probe)
     if "samples" in parts:
         out.mkdir(parents=True, exist_ok=True)
-        samples.draw_samples(backbones["image"], out / "samples.png")
+        judge_pictures(backbones["image"], latents, out / "nearest.png")
         texts = load_openclipart(subset="test").data["text"].iloc[::60]
-        samples.write_infilled(backbones["text"], list(texts), out / "infilled.md")
-        say(f"wrote {out}/samples.png and {out}/infilled.md")
+        write_infilled(backbones["text"], list(texts), out / "infilled.md")
+        say(f"wrote {out / 'infilled.md'}")
 
 
 def probe_pictures(
@@ -286,3 +293,20 @@ def probe_pictures(
         else:
             accuracy, chosen = probes.linear_probe(backbone, *load(folder, n_probe))
             say(f"{name}: accuracy {accuracy:.3f} with {chosen}")
+
+
+def judge_pictures(backbone: str, latents: Path | None, page: Path) -> None:
+    """Print how far generated latents are from held-out ones, and write the page.
+
+    A backbone without the package's own encoder, and one whose latents are not at
+    hand, are left out.
+    """
+    source, _ = locate_backbone(backbone)
+    index = source.find("model_index.json")
+    if index is None or "EfficientNetLiteEncoder" not in index.read_text("utf-8"):
+        say(f"generated pictures are left out: {backbone} is no DiT over feature maps")
+    elif latents is None:
+        say("generated pictures are left out: no folder of latents was given")
+    else:
+        say_distances(judge_samples(Path(source.location), latents, page))
+        say(f"wrote {page}")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from sklearn_difffeat.checkpoints._source import EMBEDDED_ROOT
-from sklearn_difffeat.pretraining.card import draw_losses, write_card
-from sklearn_difffeat.pretraining.loop import HISTORY
+
+# What lies beside the weights.
+BESIDE = ("README.md", "loss.png", "digests.npy", "LICENSE", "NOTICE")
 
 
 def export(out: Path, parts: Mapping[str, Any]) -> Path:
@@ -47,46 +46,33 @@ def export(out: Path, parts: Mapping[str, Any]) -> Path:
     return final
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def release(run: Path, corpus: Path, name: str) -> Path:
-    """Copy a finished run into the package, with its card, losses and digests.
-
-    The text backbone's export has them already. A run that started from the released
-    weights carries their history and digests on.
+def release(run: Path, name: str) -> Path:
+    """Copy a finished run's export into the package, whatever was there before.
 
     Parameters
     ----------
-    run, corpus : Path
-        Folders of the run and of the corpus it was trained on.
+    run : Path
+        Folder of the run.
     name : {"dit-tiny", "mdlm-tiny"}
 
     Returns
     -------
     Path
         The embedded folder, replaced as a whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the export lacks its card or what belongs to it: the run was cut off.
     """
-    if name == "mdlm-tiny":
-        final = EMBEDDED_ROOT / name
-        shutil.rmtree(final, ignore_errors=True)
-        return Path(shutil.copytree(run / "export", final))
-    log, starts = (_read_lines(run / file) for file in ("log.jsonl", HISTORY))
-    schedule = json.loads((run / "schedule.json").read_text())
-    partial, final = EMBEDDED_ROOT.parent / f"{name}.partial", EMBEDDED_ROOT / name
-    seen = np.array([], dtype=np.uint64)
-    if starts[0].get("start_from") == name:
-        released = _read_lines(final / HISTORY)
-        # A run that went on after its release is in there already.
-        starts = released + [start for start in starts if start not in released]
-        seen = np.load(final / "digests.npy")
+    found, final = run / "export", EMBEDDED_ROOT / name
+    missing = [file for file in BESIDE if not (found / file).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{found} lacks {', '.join(missing)}; let the run come to its end first."
+        )
+    partial = EMBEDDED_ROOT.parent / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(run / "export", partial)
-    lines = (json.dumps(start) + "\n" for start in starts)
-    (partial / HISTORY).write_text("".join(lines))
-    draw_losses(log, partial / "loss.png")
-    write_card(name, corpus, schedule, log, starts, seen, partial)
+    shutil.copytree(found, partial)
     shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    return final
+    return partial.rename(final)

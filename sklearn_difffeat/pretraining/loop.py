@@ -26,9 +26,6 @@ class Schedule:
     With ``minutes`` the decay also follows the clock, from the start of the process,
     and training stops after so many: a machine that is shared has no speed to plan
     steps by. Such a run is not reproducible to the bit.
-
-    The first ``frozen_steps`` train the projectors to the teachers alone: a projector
-    that knows nothing yet would spoil trained weights.
     """
 
     steps: int
@@ -41,14 +38,11 @@ class Schedule:
     checkpoint_every: int = 200
     seed: int = 0
     minutes: float | None = None
-    frozen_steps: int = 0
 
     def learning_rate_at(self, step: int, minutes: float = 0.0) -> float:
         """Return the learning rate of a step, so many minutes after the start."""
-        if step < self.frozen_steps:
-            return self.learning_rate
         decay_steps = max(1, round(self.decay_share * self.steps))
-        rising = (step - self.frozen_steps + 1) / max(1, self.warmup)
+        rising = (step + 1) / max(1, self.warmup)
         falling = (self.steps - step) / decay_steps
         if self.minutes is not None:
             left = max(0.0, self.minutes - minutes)
@@ -70,46 +64,29 @@ def average_into(ema: nn.Module, model: nn.Module, decay: float) -> None:
             kept.lerp_(current, 1 - decay)
 
 
-def _is_projector(name: str) -> bool:
-    return "projector" in name.partition(".")[0]
-
-
 def restore(
     state: dict[str, Any],
     trained: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Load a checkpoint; projectors to teachers may have come or gone since.
+    """Load a checkpoint; the optimizer keeps its settings, which may be new.
 
     Raises
     ------
     ValueError
-        When the weights of the model itself do not fit.
+        When the weights do not fit.
     """
-    for module, part in ((trained, "model"), (ema, "ema")):
-        found = module.load_state_dict(state[part], strict=False)
-        differing = [
-            name
-            for name in [*found.missing_keys, *found.unexpected_keys]
-            if not _is_projector(name)
-        ]
-        if differing:
-            raise ValueError(
-                f"The checkpoint does not fit the model at {differing[0]}; resume with "
-                "the configuration that the run was started with."
-            )
-    # An optimizer numbers its parameters in the order of the module's own.
-    numbers = {name: i for i, (name, _) in enumerate(trained.named_parameters())}
-    saved = [name for name in state["model"] if name in numbers or _is_projector(name)]
-    restored = optimizer.state_dict()
-    # What was frozen until now has none.
-    restored["state"] = {
-        numbers[name]: state["optimizer"]["state"][i]
-        for i, name in enumerate(saved)
-        if name in numbers and i in state["optimizer"]["state"]
-    }
-    optimizer.load_state_dict(restored)
+    try:
+        trained.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+    except RuntimeError as error:
+        raise ValueError(
+            "The checkpoint does not fit the model; resume with the configuration that "
+            f"the run was started with. {error}"
+        ) from error
+    averages = {"state": state["optimizer"]["state"]}
+    optimizer.load_state_dict(optimizer.state_dict() | averages)
 
 
 def train(
@@ -181,10 +158,6 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate_at(step, minutes)
-        if step in (first, schedule.frozen_steps):
-            for name, parameter in trained.named_parameters():
-                trains = step >= schedule.frozen_steps or _is_projector(name)
-                parameter.requires_grad_(trains)
         losses = losses_of(generator)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()

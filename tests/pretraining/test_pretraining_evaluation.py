@@ -3,15 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.pretraining_runs import SMALL_DIT
+from helpers.pretraining_runs import N_HELD, run
 from PIL import Image
 from sklearn.utils import Bunch
 
 from sklearn_difffeat.datasets import load_openclipart
 from sklearn_difffeat.pretraining import evaluate as evaluation
-from sklearn_difffeat.pretraining import perplexity, probes, reading, samples, study
+from sklearn_difffeat.pretraining import (
+    infilling,
+    latent_samples,
+    perplexity,
+    probes,
+    reading,
+)
+from sklearn_difffeat.pretraining.__main__ import main
 from sklearn_difffeat.pretraining.contest import N_DRAWS, Contest, frozen
-from sklearn_difffeat.pretraining.corpus import is_held_back
+from sklearn_difffeat.pretraining.drawings import is_held_back
 from sklearn_difffeat.pretraining.probes import linear_probe, load_photos
 
 
@@ -56,46 +63,6 @@ def test_the_better_head_is_chosen(contest):
     head, score = contest.choose_head(frozen(Z), {"C": [1e-9, 0.1]})
     assert head == {"C": 0.1}
     assert score == contest.cross_validate(frozen(Z), head)
-
-
-def test_a_study_trains_and_judges_every_variant(corpus, tmp_path, monkeypatch):
-    bunch = load_openclipart()
-    few = np.arange(0, len(bunch.target), 12)
-    part = Bunch(
-        data=bunch.data.iloc[few].reset_index(drop=True),
-        target=bunch.target[few],
-        groups=bunch.groups[few],
-        split=bunch.split[few],
-    )
-    monkeypatch.setattr(study, "load_openclipart", lambda: part)
-    small = SMALL_DIT | {"align_block": 1}
-    variants = {
-        "small": small,
-        "without a teacher": small | {"align": 0.0, "align_map": 0.0},
-        "wider": small | {"attention_head_dim": 32},
-    }
-    monkeypatch.setattr(study, "VARIANTS", variants)
-    table = study.study(corpus, tmp_path, minutes=0.05)
-    assert table.index.tolist() == list(variants)
-    assert (table["batches"] > 0).all() and table["mAP"].between(0.01, 0.9).all()
-    assert table.loc["wider", "MB"] > 1.5 * table.loc["small", "MB"]
-    logs = [read_log(tmp_path / f"image-{number}") for number in range(3)]
-    assert "alignment" in logs[0] and "alignment" not in logs[1]
-    # One that has ended is judged again, not trained on.
-    some = study.study(corpus, tmp_path, minutes=0.05, numbers=[1, 2])
-    pd.testing.assert_frame_equal(some, table.iloc[1:])
-    assert [read_log(tmp_path / f"image-{number}") for number in range(3)] == logs
-    # One that was cut off begins anew: resumed, it would have had more minutes.
-    (tmp_path / "image-0" / "export").rename(tmp_path / "elsewhere")
-    study.study(corpus, tmp_path, minutes=0.05, numbers=[0])
-    (start,) = (tmp_path / "image-0" / "history.jsonl").read_text().splitlines()
-    assert '"first_step": 0' in start
-    with pytest.raises(ValueError, match="numbers=3: there are variants 0 to 2"):
-        study.study(corpus, tmp_path, minutes=0.05, numbers=[0, 3])
-
-
-def read_log(run):
-    return (run / "log.jsonl").read_text()
 
 
 def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
@@ -221,7 +188,7 @@ def test_development_extracts_and_scores_training_rows_alone(few, monkeypatch):
 def test_infilling_fills_what_was_hidden_and_nothing_else():
     texts = ["a red apple with a green leaf", "flag of a small country"]
     for text, (hidden, filled) in zip(
-        texts, samples.infill("mdlm-tiny", texts), strict=True
+        texts, infilling.infill("mdlm-tiny", texts), strict=True
     ):
         assert "[MASK]" in hidden and "[MASK]" not in filled
         kept = [word for word in hidden.split() if not word.startswith(("[", "##"))]
@@ -239,19 +206,47 @@ def test_hidden_tokens_are_worse_predicted_the_more_are_hidden():
     assert table.loc["one", "all rates"] <= table.loc["one"].max()
 
 
-def test_pictures_are_generated_in_the_models_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "N_STEPS", 4)
-    samples.draw_samples("dit-tiny", tmp_path / "sheet.png", side=2)
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (128, 128, 3)
-    assert sheet.std() > 1
-    assert not np.array_equal(sheet[:64, :64], sheet[64:, 64:])
+def test_generated_pictures_are_judged_where_latents_are_at_hand(
+    corpus, dit_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(latent_samples, "N_STEPS", 3)
+    texts = pd.DataFrame({"text": ["a red apple", "a flag"]})
+    monkeypatch.setattr(
+        evaluation, "load_openclipart", lambda **options: Bunch(data=texts)
+    )
+    latents = run("image", corpus, tmp_path / "run", 10)
+
+    def judge(image, *options):
+        main(["evaluate", "--only", "samples", "--image", str(image),
+              "--out", str(tmp_path / "out"), *options])  # fmt: skip
+        return capsys.readouterr().out
+
+    assert "no folder of latents was given" in judge(latents)
+    assert "is no DiT over feature maps" in judge(dit_folder, "--latents", str(corpus))
+    assert not (tmp_path / "out" / "nearest.png").exists()
+    printed = judge(latents, "--latents", str(corpus))
+    assert "Fréchet distance to held-out latents: generated" in printed
+    with Image.open(tmp_path / "out" / "nearest.png") as page:
+        assert page.size == (6 * 48, N_HELD * 48)
+    assert "| hidden | infilled |" in (tmp_path / "out" / "infilled.md").read_text()
+
+
+def test_a_probe_tries_the_input_and_blocks_that_there_are():
+    for last in range(1, 30):
+        choices = probes.block_choices(last)
+        assert [0] in choices and [last] in choices
+        assert all(0 <= block <= last for one in choices for block in one)
+        assert len({tuple(one) for one in choices}) == len(choices)
+    # As before for eight blocks, beside the input.
+    assert probes.block_choices(8)[1:] == [
+        [2], [4], [6], [8], [2, 4], [4, 6], [2, 4, 6],
+    ]  # fmt: skip
 
 
 def test_a_linear_probe_tells_dark_from_light_photographs_held_back(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(probes, "BLOCKS", [[2], [2, 4]])
+    monkeypatch.setattr(probes, "block_choices", lambda last: [[2], [2, 4]])
     monkeypatch.setattr(probes, "N_CHOICE", 30)
     random = np.random.default_rng(0)
     for name, level in [("dark", 40), ("light", 210)]:

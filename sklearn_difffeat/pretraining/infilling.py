@@ -1,4 +1,4 @@
-"""What the backbones generate: pictures from noise, words where texts are hidden."""
+"""What a masked diffusion model fills in where a text is hidden."""
 
 from __future__ import annotations
 
@@ -6,43 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
-from PIL import Image
 from transformers import AutoModelForMaskedLM
 
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 
-N_STEPS = 100
 HIDDEN_SHARE = 0.4
-
-
-@torch.inference_mode()
-def generate_pictures(backbone: str, n: int, seed: int = 0) -> torch.Tensor:
-    """Return uint8 pictures (n, size, size, 3) denoised from noise by DDIM."""
-    folder = locate_backbone(backbone)[0].snapshot
-    model = DiTTransformer2DModel.from_pretrained(
-        folder, subfolder="transformer", dtype=torch.float32, low_cpu_mem_usage=False
-    ).eval()
-    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    scheduler.set_timesteps(N_STEPS)
-    side = model.config.sample_size
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 3, side, side, generator=generator)
-    classes = torch.full((n,), model.config.num_embeds_ada_norm)
-    for t in scheduler.timesteps:
-        step = torch.full((n,), int(t))
-        output = model(x, timestep=step, class_labels=classes).sample
-        # Models with learned variance return it behind the prediction.
-        x = scheduler.step(output[:, :3], t, x, eta=1.0, generator=generator)[0]
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-
-
-def draw_samples(backbone: str, path: Path, *, side: int = 8, seed: int = 0) -> None:
-    """Write ``side`` x ``side`` generated pictures as one picture."""
-    pictures = generate_pictures(backbone, side * side, seed)
-    size = pictures.shape[1]
-    sheet = pictures.reshape(side, side, size, size, 3).permute(0, 2, 1, 3, 4)
-    Image.fromarray(sheet.reshape(side * size, side * size, 3).numpy()).save(path)
 
 
 @torch.inference_mode()

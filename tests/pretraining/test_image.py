@@ -1,33 +1,43 @@
 """The recipe of the DiT over feature maps, on a handful of made-up drawings."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.pretraining_runs import SMALL_DIT, run, small_encoder
 from PIL import Image
 
+from sklearn_difffeat.datasets import build_openclipart as build
 from sklearn_difffeat.datasets import load_openclipart
-from sklearn_difffeat.pretraining import drawings, latent_dit, latent_samples, latents
-from sklearn_difffeat.pretraining.__main__ import parser
+from sklearn_difffeat.pretraining import (
+    drawings,
+    image,
+    latent_samples,
+    latents,
+    recipes,
+)
+from sklearn_difffeat.pretraining.__main__ import main, parser
 from sklearn_difffeat.pretraining.loop import Schedule
 
-SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 20,
-         "num_layers": 2, "sample_size": 56}  # fmt: skip
+SMALL = SMALL_DIT | {"sample_size": 8}
+
+
+def made_up_embeddings(texts, **options):
+    return np.random.default_rng(0).normal(size=(len(texts), 6))
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    torch.manual_seed(0)
-    return latents.EfficientNetLiteEncoder(
-        stages=[[1, 3, 1, 1, 8], [2, 5, 2, 6, 12]],
-        stem_channels=8,
-        earlier=[0],
-        latent_channels=20,
-        feature_channels=36,
-        block_out_channels=[8, 8, 12],
-    ).eval()
+    return small_encoder()
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr(latents, "SIZE", 32)
+    monkeypatch.setattr(latent_samples, "N_STEPS", 4)
 
 
 @pytest.fixture
@@ -66,21 +76,36 @@ def test_artists_share_names_and_photographs_have_none(pictures):
     ]  # fmt: skip
 
 
-def test_an_icon_is_drawn_in_its_own_box(tmp_path):
+def test_icons_are_drawn_in_the_boxes_of_their_own_or_of_the_collection(tmp_path):
     pytest.importorskip("cairosvg")
-    icons = {
-        "red-dot-outline": {"body": "<rect width='16' height='16'/>"},
-        "red-square-24": {"body": "<rect width='8' height='8' fill='red'/>"},
+    square = "<path fill='{}' d='M0 0h8v8H0z'/>"
+    collection = {
+        "width": 8,
+        "height": 8,
+        "icons": {
+            "ink-24": {"body": square.format("currentColor")},
+            "left_half": {"body": square.format("#f00"), "width": 16},
+            "moved": {"body": square.format("#00f"), "left": 4, "top": 4},
+            # Nearly the same drawing once more.
+            "ink-outline": {"body": square.format("currentColor")},
+        },
     }
-    folder = tmp_path / "icons"
-    folder.mkdir()
-    (folder / "icons.json").write_text(json.dumps({"icons": icons}))
+    plain = {"icons": {"red-square": {"body": square.format("red")}}}
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, content in zip(folders, (collection, plain), strict=True):
+        folder.mkdir()
+        (folder / "icons.json").write_text(json.dumps(content))
     (tmp_path / "photos").mkdir()
-    (icon,) = drawings.list_pictures([], [folder], tmp_path / "photos", 0)
-    (pixels,) = icon.draw(32)
-    assert icon.name == "red square"
-    assert pixels[4, 4].tolist() == [255, 0, 0]
-    assert pixels[28, 28].tolist() == [255, 255, 255]
+    found = {
+        icon.name: icon.draw(32)[0]
+        for icon in drawings.list_pictures([], folders, tmp_path / "photos", 0)
+    }
+    assert sorted(found) == ["ink", "left half", "moved", "red square"]
+    assert (found["ink"][16, 16] == 0).all()
+    half, moved, square = (found[k] for k in ("left half", "moved", "red square"))
+    assert half[16, 4].tolist() == [255, 0, 0] and (half[16, 28] == 255).all()
+    assert moved[8, 8].tolist() == [0, 0, 255] and (moved[24, 24] == 255).all()
+    assert square[4, 4].tolist() == [255, 0, 0] and (square[28, 28] == 255).all()
 
 
 def test_no_item_of_openclipart_is_used(pictures, encoder, tmp_path, monkeypatch):
@@ -90,7 +115,7 @@ def test_no_item_of_openclipart_is_used(pictures, encoder, tmp_path, monkeypatch
     )
     folder = tmp_path / "corpus"
     encode = latents.encode_with(encoder)
-    latents.write_latents(pictures, folder, encode, (20, 56, 56))
+    latents.write_latents(pictures, folder, encode, (20, 8, 8))
     maps, names, rows = latents.read_latents(folder)
     used = [pictures[row] for row in rows]
     assert item not in used
@@ -99,14 +124,19 @@ def test_no_item_of_openclipart_is_used(pictures, encoder, tmp_path, monkeypatch
     assert len(maps) == len(names) == len(pictures)
 
 
-def test_digests_are_compared_with_the_items_own():
+def test_digests_are_the_items_own(pictures):
     assert drawings.banned_digests() == set(load_openclipart().sha256)
+    # They are of pixels as the data set's builder renders them.
+    file = next(one.content for one in pictures if one.source == "one")
+    _, small = drawings.Picture("one", "cat", file).draw(latents.SIZE, build.SIZE)
+    assert latents.ITEM_SIZE == build.SIZE
+    np.testing.assert_array_equal(small, build.render(file))
 
 
 def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
     encode = latents.encode_with(encoder)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    latents.write_latents(pictures, whole, encode, (20, 56, 56))
+    latents.write_latents(pictures, whole, encode, (20, 8, 8))
 
     def cut(pixels):
         if calls:
@@ -118,9 +148,9 @@ def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
     latents.BATCH = 4
     try:
         with pytest.raises(KeyboardInterrupt):
-            latents.write_latents(pictures, parts, cut, (20, 56, 56))
+            latents.write_latents(pictures, parts, cut, (20, 8, 8))
         assert len(latents.read_latents(parts)[0]) == 4
-        latents.write_latents(pictures, parts, encode, (20, 56, 56))
+        latents.write_latents(pictures, parts, encode, (20, 8, 8))
     finally:
         latents.BATCH = batch
     np.testing.assert_allclose(
@@ -129,7 +159,7 @@ def test_latents_go_on_where_they_were_cut_off(pictures, encoder, tmp_path):
 
 
 def test_noise_is_that_of_the_shifted_flow():
-    scheduler = latent_dit.build_scheduler(4 * latent_dit.BASE_DIMENSION)
+    scheduler = image.build_scheduler(4 * image.BASE_DIMENSION)
     alpha_bar = scheduler.alphas_cumprod[499].double()
     sigma = 2 * 0.5 / (1 + 0.5)
     ratio = (alpha_bar / (1 - alpha_bar)).sqrt()
@@ -140,40 +170,65 @@ def test_noise_is_that_of_the_shifted_flow():
 def test_a_run_is_resumed_and_exported_in_the_hub_layout(
     pictures, encoder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        latents,
-        "embed_texts",
-        lambda texts, **options: np.random.default_rng(0).normal(size=(len(texts), 6)),
-    )
+    monkeypatch.setattr(latents, "embed_texts", made_up_embeddings)
     corpus = tmp_path / "corpus"
-    latents.write_latents(pictures, corpus, latents.encode_with(encoder), (20, 56, 56))
+    latents.write_latents(pictures, corpus, latents.encode_with(encoder), (20, 8, 8))
     latents.write_targets(corpus, encoder)
     plan = {"batch_size": 4, "learning_rate": 1e-3, "warmup": 1, "checkpoint_every": 2}
     for steps in (2, 4):
-        folder = latent_dit.pretrain_latent_dit(
+        folder = image.pretrain_image(
             corpus, tmp_path / "run", Schedule(steps=steps, **plan), encoder,
-            block=1, n_held=1, **SMALL,
+            block=1, n_held=2, **SMALL,
         )  # fmt: skip
     starts = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["first_step"] for line in starts] == [0, 2]
-    model = latent_dit.DiTTransformer2DModel.from_pretrained(
-        folder, subfolder="transformer"
-    )
+    model = image.DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer")
     assert model.config.in_channels == 20
     vae = latents.EfficientNetLiteEncoder.from_pretrained(folder, subfolder="vae")
     maps, _, rows = latents.read_latents(corpus)
-    scale = torch.from_numpy(maps[rows[1:]]).float().std((0, 2, 3))
+    scale = torch.from_numpy(maps[rows[2:]]).float().std((0, 2, 3))
     torch.testing.assert_close(
         vae.latents_std.float().flatten(), scale, atol=1e-3, rtol=1e-3
     )
     assert (folder / "scheduler" / "scheduler_config.json").exists()
     assert "| Noto Emoji" not in (folder / "README.md").read_text()
     seen = np.load(folder / "digests.npy")
-    assert len(seen) == len(rows) - 1
+    assert len(seen) == len(rows) - 2
     found = latent_samples.judge_samples(folder, corpus, tmp_path / "page.png", n=2)
     assert sorted(found) == ["corpus", "gaussian", "generated", "noise"]
     with Image.open(tmp_path / "page.png") as page:
         assert page.width % latents.THUMBNAIL == 0
+
+
+def test_the_command_encodes_trains_and_judges_and_goes_on(
+    pictures, tmp_path, monkeypatch, capsys
+):
+    small = partial(latents.write_latents, shape=(20, 8, 8))
+    monkeypatch.setattr(recipes, "build_encoder", small_encoder)
+    monkeypatch.setattr(recipes, "write_latents", small)
+    monkeypatch.setattr(image, "CONFIG", image.CONFIG | SMALL | {"num_layers": 3})
+    monkeypatch.setattr(latents, "embed_texts", made_up_embeddings)
+    emoji = [str(tmp_path / name) for name in ("one", "two", "codes")]
+    for steps in ("10", "20"):
+        main(
+            ["image", "--out", str(tmp_path / "run"), "--emoji", *emoji, "--photos",
+             str(tmp_path / "photos"), "--n-held", "2", "--batch-size", "4",
+             "--steps", steps]
+        )  # fmt: skip
+        printed = capsys.readouterr().out
+        assert f"wrote {tmp_path / 'run' / 'export'}" in printed
+        assert "Fréchet distance to held-out latents: generated" in printed
+    card = (tmp_path / "run" / "export" / "README.md").read_text("utf-8")
+    assert "| 10 | 20 |" in card and "34,496" in card
+    with Image.open(tmp_path / "run" / "nearest.png") as page:
+        assert page.height == 2 * latents.THUMBNAIL
+
+
+def test_latents_of_another_run_are_refused(corpus, tmp_path):
+    folder = run("image", corpus, tmp_path / "run", 10)
+    np.save(folder / "digests.npy", np.array([7], dtype=np.uint64))
+    with pytest.raises(ValueError, match=r"was trained on 1; .* of its own run"):
+        latent_samples.judge_samples(folder, corpus, tmp_path / "page.png")
 
 
 def test_a_gaussian_has_the_latents_mean_and_covariance():
