@@ -127,8 +127,8 @@ def load_vg500(
     rows = [index.get(name) for name in names]
     if None in rows:
         raise ValueError(
-            f"{index_path} lacks labels of {rows.count(None):,} images of {path} (first: "
-            f"{names[rows.index(None)]}), so they are of different releases; get both "
+            f"{index_path} lacks labels of {rows.count(None):,} images of {path} ("
+            f"{names[rows.index(None)]}): they are of different releases; get both "
             f"from {WHERE}."
         )
     for name, labels in zip(names, rows, strict=True):

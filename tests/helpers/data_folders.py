@@ -37,7 +37,7 @@ def write_coco(root, subset="train", year=2014, n_images=12, under="", first=100
         path = root / under / f"{subset}{year}" / coco_name(number, subset, year)
         save_picture(path, COLORS[color], seed=number)
         for caption in range(5):
-            text = f"a {color} bird {caption}\n on a flag"
+            text = f"a {color}\n bird {caption} {number}"
             captions.append({"id": 5 * place + caption, "image_id": number})
             captions[-1]["caption"] = text
         if place == n_images - 1:
@@ -84,16 +84,16 @@ def write_vg500(root, n_train=8, n_test=4, regions=True):
     return root
 
 
-def write_cifar100(root, n_images=6):
+def write_cifar100(root, n_images=6, n_classes=100):
     folder = root / "cifar-100-binary"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for subset in ("train", "test"):
         records = random.integers(0, 256, (n_images, 3074), dtype=np.uint8)
         records[:, 0] = np.arange(n_images) % 20
-        records[:, 1] = np.arange(n_images) % 100
+        records[:, 1] = np.arange(n_images) % n_classes
         (folder / f"{subset}.bin").write_bytes(records.tobytes())
-    for kind, count in (("fine", 100), ("coarse", 20)):
+    for kind, count in (("fine", n_classes), ("coarse", 20)):
         text = "".join(f"{kind}_{n}\n" for n in range(count))
         (folder / f"{kind}_label_names.txt").write_text(text + "\n")
     return root
