@@ -157,7 +157,8 @@ def load_voc2007(
 
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray]:
-    names, values = [], []
+    names: list[str] = []
+    values: list[int] = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         cells = line.split()
         if len(cells) != 2 or cells[1] not in ("1", "0", "-1"):

@@ -5,9 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers.data_folders import write_cifar100, write_coco, write_vg500
 from PIL import Image
+from torch.nn import functional
 
 from sklearn_difffeat import FeatureStore
 from sklearn_difffeat.datasets import _cifar, _coco, _visual_genome
@@ -115,3 +118,46 @@ def test_single_labels_are_scored_by_top_1_and_top_5(
 def test_a_root_without_the_data_set_is_named(load, tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load("coco").main(["--root", str(tmp_path)])
+
+
+def test_baselines_print_a_row_a_method_and_go_on_where_they_stopped(
+    load, dit_folder, bert_folder, tmp_path, capsys
+):
+    arguments = [
+        *("--backbone", str(dit_folder), "--text-backbone", str(bert_folder)),
+        *("--map-block", "2", "--rows", "150", "--epochs", "2", "--draws", "2"),
+        *("--out", str(tmp_path / "out")),
+    ]
+    script = load("baselines")
+    kept = script.main(arguments)
+    methods = set(kept["draws"]["0"])
+    assert methods == set(kept["draws"]["1"])
+    assert {"ML-GCN with texts", "Query2Label", "diffusion, fused"} <= methods
+    shown = capsys.readouterr().out
+    assert all(f"| {name} " in shown for name in methods)
+    assert script.main(arguments) == kept
+    assert ", CNN, linear" not in capsys.readouterr().out
+
+
+def test_baselines_want_an_encoder_or_another_block(load, dit_folder, tmp_path):
+    with pytest.raises(SystemExit, match="no encoder's map at block 0"):
+        load("baselines").main(
+            ["--backbone", str(dit_folder), "--out", str(tmp_path), "--rows", "20"]
+        )
+
+
+def test_the_graph_of_labels_is_that_of_its_paper(load):
+    Y = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
+    graph = load("baselines").label_graph(Y).numpy()
+    # Label 0 is there whenever 1 is, 1 in two of three where 0 is; 2 is alone.
+    assert graph[2].tolist() == [0, 0, 1]
+    np.testing.assert_allclose(graph[:2, :2], [[0.8, 0.2], [0.2, 0.8]], atol=1e-5)
+
+
+def test_the_asymmetric_loss_without_gamma_is_cross_entropy(load):
+    torch.manual_seed(0)
+    logits, Y = torch.randn(4, 3), torch.randint(0, 2, (4, 3)).float()
+    expected = functional.binary_cross_entropy_with_logits(logits, Y) * 3
+    loss = load("baselines").asymmetric_loss
+    torch.testing.assert_close(loss(logits, Y), expected)
+    assert loss(logits, Y, 2.0) < expected
