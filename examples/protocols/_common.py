@@ -259,14 +259,16 @@ def estimate(protocol, options):
             f"{1e3 * cost['next']:.1f} ms for another, {1e3 * cost['final']:.1f} ms "
             f"down to the recommended block; {cost['pass'] / 1e3:.1f} kB a pass"
         )
-        total["passes"] += seconds
-        total["bytes"] += size
+        total["passes"] += float(seconds)
+        total["bytes"] += float(size)
         width += int(cost["width"])
     total["heads"] = _seconds_of_heads(protocol, n_search, width)
+    hours = (total["passes"] + total["heads"]) / 3600
     say(
-        f"{n_search:,} rows at every timestep, {n_rest:,} at one: about "
-        f"{total['passes'] / 3600:.2f} hours of passes, {total['heads'] / 3600:.2f} "
-        f"hours of fits (roughly), and {total['bytes'] / 1e9:.2f} GB in the store"
+        f"{n_search:,} rows at every timestep, {n_rest:,} at one: about {hours:.2f} "
+        f"hours ({total['passes'] / 3600:.2f} hours of passes, and roughly "
+        f"{total['heads'] / 3600:.2f} hours of fits), and "
+        f"{total['bytes'] / 1e9:.2f} GB in the store"
     )
     return total
 

@@ -46,10 +46,11 @@ from sklearn_difffeat import (
     describe_backbone,
 )
 from sklearn_difffeat.datasets import load_openclipart
+from sklearn_difffeat.extraction._devices import native_dtype
 
 SHOWN = ["mAP", "CF1", "OF1", "CF1_top3", "OF1_top3"]
 SHARE = 0.8
-HELD_BACK, PATIENCE = 0.15, 4
+HELD_BACK, PATIENCE = 0.15, 3
 BATCH, WEIGHT_DECAY = 64, 1e-2
 # Of Query2Label's README: what a label's absence weighs less the surer it is (ASL).
 GAMMA_NEGATIVE = 2.0
@@ -173,7 +174,7 @@ class QueryNetwork(nn.Module):
     Texts are further places to ask: the state of the text at each block.
     """
 
-    def __init__(self, inputs, Y, label_states, width=256):
+    def __init__(self, inputs, Y, label_states, width=128):
         super().__init__()
         places = inputs["map"].shape[1]
         self.image = nn.Linear(inputs["map"].shape[-1], width)
@@ -244,6 +245,13 @@ class Network:
             batch[name] = torch.from_numpy(scaled).to(self.device)
         return batch
 
+    def _logits(self, model, inputs, rows):
+        """Call the network in bfloat16 where the device computes in it natively."""
+        native = native_dtype(self.device) == "bfloat16"
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=native):
+            return model(self._batch(inputs, rows)).float()
+
     @property
     def device(self):
         return self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -261,7 +269,7 @@ class Network:
             for start in range(0, len(order), BATCH):
                 chosen = order[start : start + BATCH]
                 truth = torch.tensor(Y[chosen], dtype=torch.float32).to(self.device)
-                logits = model(self._batch(inputs, chosen))
+                logits = self._logits(model, inputs, chosen)
                 loss = asymmetric_loss(logits, truth, self.gamma)
                 optimizer.zero_grad()
                 loss.backward()
@@ -272,7 +280,7 @@ class Network:
     def _probabilities(self, model, inputs, rows):
         model.eval()
         parts = [
-            torch.sigmoid(model(self._batch(inputs, rows[start : start + BATCH])))
+            torch.sigmoid(self._logits(model, inputs, rows[start : start + BATCH]))
             for start in range(0, len(rows), BATCH)
         ]
         return torch.cat(parts).cpu().numpy()
@@ -418,7 +426,7 @@ def main(arguments=None):
     add("--map-block", type=int, default=0, help="block whose map is the CNN's")
     add("--draws", type=int, default=5)
     add("--rows", type=int, help="rows of the data set, at random; default all")
-    add("--epochs", type=int, default=30, help="at most, for the networks")
+    add("--epochs", type=int, default=25, help="at most, for the networks")
     add("--cache", type=Path, help="feature store; default in --out")
     add("--out", type=Path, default=Path("output", "baselines"))
     add("--device", help="torch device; default the best there is")
