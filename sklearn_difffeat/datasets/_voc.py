@@ -115,7 +115,8 @@ def load_voc2007(
     root = Path(root)
     kept_in = ["ImageSets", "VOC2007/ImageSets", "VOCdevkit/VOC2007/ImageSets"]
     lists = first_folder(root, kept_in, "the lists of VOC 2007", WHERE) / "Main"
-    columns, names = [], []
+    names: list[str] = []
+    columns = []
     for number, name in enumerate(CLASSES):
         path = existing(lists / f"{name}_{subset}.txt", "the list of a class", WHERE)
         images, values = _read_list(path)
