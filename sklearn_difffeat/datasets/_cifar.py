@@ -20,7 +20,8 @@ RECORD = np.dtype([
 COUNTS = {"train": 50_000, "test": 10_000}
 DESCRIPTION = """CIFAR-100, {subset}: photographs of 32 x 32 pixels.
 
-{n_images:,} images, one of {n_classes} {labels} classes each, without texts.
+{n_images:,} images ({published:,} are published), one of {n_classes} {labels} classes
+each, without texts.
 
 Source: {where}, Krizhevsky, "Learning multiple layers of features from tiny images",
 2009. Read from {root}.
@@ -85,7 +86,8 @@ def load_cifar100(
     Warns
     -----
     UserWarning
-        When the file holds another number of images than the published one.
+        When the file holds nearly as many images as the published one; less than half
+        is an excerpt, which ``DESCR`` tells.
 
     References
     ----------
@@ -137,6 +139,7 @@ def load_cifar100(
         DESCR=DESCRIPTION.format(
             subset=subset,
             n_images=len(target),
+            published=COUNTS[subset],
             n_classes=len(names),
             labels=labels,
             where=WHERE,

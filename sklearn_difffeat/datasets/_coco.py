@@ -35,9 +35,9 @@ COUNTS = {
 }
 DESCRIPTION = """COCO {year}, {subset}: photographs of everyday scenes, with captions.
 
-{n_images:,} images{kept}, {n_labels} labels ({labels_per_image:.1f} an image): the
-categories of the objects marked in it, in the order of the categories' ids. Crowds
-count as objects. Texts are the captions of the images ({captions}).
+{n_images:,} images{kept} ({published:,} are published), {n_labels} labels
+({labels_per_image:.1f} an image): the categories of the objects marked in it,
+in the order of the categories' ids. Crowds count as objects. Texts are the captions of the images ({captions}).
 
 Source: {where} (Lin et al., arXiv 1405.0312). Read from {root}.
 """
@@ -115,7 +115,8 @@ def load_coco(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when the
-        file lists another number of images than the published one.
+        file lists about as many images as were published, but another number; less
+        than half of them is an excerpt, which ``DESCR`` tells.
 
     References
     ----------
@@ -145,6 +146,11 @@ def load_coco(
     column = {number: place for place, number in enumerate(ids)}
     labels: dict[int, set[int]] = defaultdict(set)
     for one in instances["annotations"]:
+        if one["category_id"] not in column:
+            raise ValueError(
+                f"{path} marks category {one['category_id']}, which it does not list; "
+                f"get the file from {WHERE}."
+            )
         labels[one["image_id"]].add(column[one["category_id"]])
     n_listed, n_labelled = COUNTS[year, subset]
     images = instances["images"]
@@ -178,6 +184,7 @@ def load_coco(
             year=year,
             subset=subset,
             n_images=len(images),
+            published=n_labelled if labelled_only else n_listed,
             kept=" with a label" if labelled_only else "",
             n_labels=N_LABELS,
             labels_per_image=target.sum() / max(1, len(target)),

@@ -129,11 +129,14 @@ def paths_of(names: Sequence[str], folders: Sequence[Path], where: str) -> np.nd
 
 
 def check_count(count: int, published: int, what: str, path: Path) -> None:
-    """Warn when a list is not as long as the one that was published."""
-    if count != published:
+    """Warn when a list is not as long as the one that was published.
+
+    Less than half of it is an excerpt that somebody made, and no accident.
+    """
+    if count != published and 2 * count >= published:
         warnings.warn(
             f"{path} lists {count:,} {what}, and the published one {published:,}: it "
-            "is a part of the data set, or another release.",
+            "was cut, or is of another release.",
             UserWarning,
             stacklevel=4,
         )

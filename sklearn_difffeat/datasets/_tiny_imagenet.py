@@ -21,8 +21,8 @@ WHERE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 COUNTS = {"train": 100_000, "val": 10_000}
 DESCRIPTION = """Tiny-ImageNet, {subset}: photographs of 64 x 64 pixels.
 
-{n_images:,} images, one of {n_classes} classes each, without texts. The labels of the
-test part were never published; results are on the validation part.
+{n_images:,} images ({published:,} are published), one of {n_classes} classes each,
+without texts. The labels of the test part were never published; results are on the validation part.
 
 Source: {where} (Stanford CS231n). Read from {root}.
 """
@@ -83,7 +83,8 @@ def load_tiny_imagenet(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when there
-        are not as many as were published.
+        are nearly as many as were published; less than half is an excerpt, which
+        ``DESCR`` tells.
 
     References
     ----------
@@ -144,6 +145,7 @@ def load_tiny_imagenet(
         DESCR=DESCRIPTION.format(
             subset=subset,
             n_images=len(y),
+            published=COUNTS[subset],
             n_classes=len(wnids),
             where=WHERE,
             root=root,

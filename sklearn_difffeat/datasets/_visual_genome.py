@@ -31,9 +31,9 @@ N_LABELS = 500
 COUNTS = {"train": 82_904, "test": 10_000}
 DESCRIPTION = """Visual Genome 500, {subset}: photographs, with texts of their regions.
 
-{n_images:,} images, {n_labels} labels ({labels_per_image:.1f} an image): the most
-frequent categories of Visual Genome, by the lists that SSGRL released. The lists hold
-82,904 and 10,000 images; the paper of SSGRL speaks of 98,249 training images. The
+{n_images:,} images ({published:,} are published), {n_labels} labels
+({labels_per_image:.1f} an image): the most frequent categories of Visual Genome, by the
+lists that SSGRL released. The lists hold 82,904 and 10,000 images; the paper of SSGRL speaks of 98,249 training images. The
 release numbers the labels and does not name them. Texts: {texts}.
 
 Source: {where} (Chen et al., arXiv 1908.07325); images and regions: {where_images}
@@ -103,7 +103,8 @@ def load_vg500(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when the
-        list is not as long as the published one.
+        list is nearly as long as the published one; less than half of it is an
+        excerpt, which ``DESCR`` tells.
 
     References
     ----------
@@ -163,6 +164,7 @@ def load_vg500(
         DESCR=DESCRIPTION.format(
             subset=subset,
             n_images=len(names),
+            published=COUNTS[subset],
             n_labels=N_LABELS,
             labels_per_image=target.sum() / max(1, len(target)),
             texts=said,

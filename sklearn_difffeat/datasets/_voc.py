@@ -29,8 +29,8 @@ PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 VALUE_OF_DIFFICULT = {"unknown": np.nan, "negative": 0, "positive": 1}
 DESCRIPTION = """PASCAL VOC 2007, {subset}: photographs, without texts.
 
-{n_images:,} images, 20 labels ({labels_per_image:.1f} an image): the classes of the
-objects in it. Classes seen only in objects marked difficult ({n_difficult:,} entries)
+{n_images:,} images ({published:,} are published), 20 labels
+({labels_per_image:.1f} an image): the classes of the objects in it. Classes seen only in objects marked difficult ({n_difficult:,} entries)
 count as {difficult}.
 
 Source: {where} (Everingham et al., IJCV 2010). Read from {root}.
@@ -98,7 +98,8 @@ def load_voc2007(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when the
-        lists are not as long as the published ones.
+        lists are nearly as long as the published ones; less than half is an excerpt,
+        which ``DESCR`` tells.
 
     References
     ----------
@@ -148,6 +149,7 @@ def load_voc2007(
         DESCR=DESCRIPTION.format(
             subset=subset,
             n_images=len(names),
+            published=COUNTS[subset],
             labels_per_image=np.nansum(target) / max(1, len(names)),
             n_difficult=int((marks == DIFFICULT).sum()),
             difficult=difficult,

@@ -106,16 +106,30 @@ def test_images_listed_but_absent_become_missing_cells_with_one_warning(root):
     assert np.isnan(transformer.fit_transform(data.data["image"])[3]).all()
 
 
-def test_a_part_of_the_published_images_is_told(tmp_path):
-    with pytest.warns(UserWarning, match=r"lists 12 images.* published one 82,783"):
-        load_coco(write_coco(tmp_path))
+def test_a_list_that_is_nearly_whole_is_told(root, monkeypatch):
+    monkeypatch.setitem(_coco.COUNTS, (2014, "train"), (14, 13))
+    with pytest.warns(UserWarning, match=r"lists 12 images.* published one 14"):
+        load_coco(root)
 
 
-def test_a_whole_file_with_other_labels_is_told(tmp_path, counts):
-    root = write_coco(tmp_path)
+def test_an_excerpt_is_told_in_the_description_alone(tmp_path):
+    assert "(82,081 are published)" in load_coco(write_coco(tmp_path)).DESCR
+
+
+def test_a_category_that_is_not_listed_is_named(root):
     path = root / "annotations" / "instances_train2014.json"
-    edit(path, lambda found: found["annotations"].clear())
-    with pytest.warns(UserWarning, match="lists 0 images with a label.*one 11"):
+    edit(path, lambda found: found["annotations"][3].update(category_id=5))
+    with pytest.raises(
+        ValueError, match=r"instances_train2014\.json marks category 5,"
+    ):
+        load_coco(root)
+
+
+def test_a_whole_file_with_other_labels_is_told(root, monkeypatch):
+    path = root / "annotations" / "instances_train2014.json"
+    edit(path, lambda found: found["annotations"].pop())
+    monkeypatch.setitem(_coco.COUNTS, (2014, "train"), (12, 10))
+    with pytest.warns(UserWarning, match=r"lists 11 images with a label.*one 10"):
         load_coco(root)
 
 
