@@ -334,12 +334,14 @@ def late(tool, done):
 def network(kind, names, train, test, Y, groups, seed, *, labels, options):
     build, rate, gamma = {
         "graph": (GraphNetwork, 1e-3, 0.0),
-        "query": (QueryNetwork, 3e-4, GAMMA_NEGATIVE),
+        "query": (QueryNetwork, 5e-4, GAMMA_NEGATIVE),
     }[kind]
     fitted = Network(
         partial(build, label_states=labels), rate, gamma, options, seed
     ).fit({name: train[name] for name in names}, Y, groups)
-    say(f"    {kind} with {', '.join(names)}: {fitted.epochs} epochs")
+    all_of_them = fitted.epochs == options.epochs
+    hint = ", all that are allowed: raise --epochs" if all_of_them else ""
+    say(f"    {kind} with {', '.join(names)}: {fitted.epochs} epochs{hint}")
     return fitted.predict_proba({name: test[name] for name in names})
 
 
@@ -426,7 +428,7 @@ def main(arguments=None):
     add("--map-block", type=int, default=0, help="block whose map is the CNN's")
     add("--draws", type=int, default=5)
     add("--rows", type=int, help="rows of the data set, at random; default all")
-    add("--epochs", type=int, default=25, help="at most, for the networks")
+    add("--epochs", type=int, default=40, help="at most, for the networks")
     add("--cache", type=Path, help="feature store; default in --out")
     add("--out", type=Path, default=Path("output", "baselines"))
     add("--device", help="torch device; default the best there is")

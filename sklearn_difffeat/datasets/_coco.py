@@ -36,8 +36,9 @@ COUNTS = {
 DESCRIPTION = """COCO {year}, {subset}: photographs of everyday scenes, with captions.
 
 {n_images:,} images{kept} ({published:,} are published), {n_labels} labels
-({labels_per_image:.1f} an image): the categories of the objects marked in it,
-in the order of the categories' ids. Crowds count as objects. Texts are the captions of the images ({captions}).
+({labels_per_image:.1f} an image): the categories of the objects marked in it, in
+the order of the categories' ids. Crowds count as objects. Texts are the captions of the
+images ({captions}).
 
 Source: {where} (Lin et al., arXiv 1405.0312). Read from {root}.
 """

@@ -22,7 +22,8 @@ COUNTS = {"train": 100_000, "val": 10_000}
 DESCRIPTION = """Tiny-ImageNet, {subset}: photographs of 64 x 64 pixels.
 
 {n_images:,} images ({published:,} are published), one of {n_classes} classes each,
-without texts. The labels of the test part were never published; results are on the validation part.
+without texts. The labels of the test part were never published; results are on
+the validation part.
 
 Source: {where} (Stanford CS231n). Read from {root}.
 """

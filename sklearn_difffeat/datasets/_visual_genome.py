@@ -33,8 +33,9 @@ DESCRIPTION = """Visual Genome 500, {subset}: photographs, with texts of their r
 
 {n_images:,} images ({published:,} are published), {n_labels} labels
 ({labels_per_image:.1f} an image): the most frequent categories of Visual Genome, by the
-lists that SSGRL released. The lists hold 82,904 and 10,000 images; the paper of SSGRL speaks of 98,249 training images. The
-release numbers the labels and does not name them. Texts: {texts}.
+lists that SSGRL released. The lists hold 82,904 and 10,000 images; the paper of SSGRL
+speaks of 98,249 training images. The release numbers the labels and does not name them.
+Texts: {texts}.
 
 Source: {where} (Chen et al., arXiv 1908.07325); images and regions: {where_images}
 (Krishna et al., arXiv 1602.07332). Read from {root}.

@@ -30,8 +30,8 @@ VALUE_OF_DIFFICULT = {"unknown": np.nan, "negative": 0, "positive": 1}
 DESCRIPTION = """PASCAL VOC 2007, {subset}: photographs, without texts.
 
 {n_images:,} images ({published:,} are published), 20 labels
-({labels_per_image:.1f} an image): the classes of the objects in it. Classes seen only in objects marked difficult ({n_difficult:,} entries)
-count as {difficult}.
+({labels_per_image:.1f} an image): the classes of the objects in it. Classes seen
+only in objects marked difficult ({n_difficult:,} entries) count as {difficult}.
 
 Source: {where} (Everingham et al., IJCV 2010). Read from {root}.
 """
