@@ -45,7 +45,7 @@ def mean_average_precision(model, X, Y):
 
 
 def search(transformer, cells, blocks, timesteps):
-    model = Pipeline([("features", transformer), ("head", FusionClassifier(C=0.1))])
+    model = Pipeline([("features", transformer), ("head", FusionClassifier(C=0.01))])
     grid = {"features__block": blocks, "features__timestep": timesteps}
     return GridSearchCV(
         model,
@@ -59,8 +59,8 @@ def search(transformer, cells, blocks, timesteps):
 image = search(
     ImageDiffusionFeatureTransformer(cache=output / "features.db"),
     X["image"],
-    [1, 2, 3, 4, 5, 6, 7, 8],
-    [0, 50, 100, 200, 400, 600],
+    [0, 1, 2, 3, 4],
+    [0, 100, 200, 300, 600],
 )
 text = search(
     TextDiffusionFeatureTransformer(cache=output / "features.db"),

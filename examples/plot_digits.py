@@ -36,7 +36,7 @@ model = make_pipeline(
     StandardScaler(),
     LogisticRegression(C=0.01, max_iter=1_000),
 )
-blocks = {"imagediffusionfeaturetransformer__block": [1, 2, 3, 4, 5, 6, 7, 8]}
+blocks = {"imagediffusionfeaturetransformer__block": [0, 1, 2, 3, 4]}
 search = LocalSearchCV(model, blocks, scoring="accuracy").fit(X_train, y_train)
 block = search.best_params_["imagediffusionfeaturetransformer__block"]
 probabilities = search.predict_proba(X_test)

@@ -45,10 +45,10 @@ def mean_average_precision(model, X, Y):
 
 
 transformer = ImageDiffusionFeatureTransformer(cache=output / "features.db")
-model = Pipeline([("image", transformer), ("head", FusionClassifier(C=0.1))])
+model = Pipeline([("image", transformer), ("head", FusionClassifier(C=0.01))])
 space = {
-    "image__block": [1, 2, 3, 4, 5, 6, 7, 8],
-    "image__timestep": [0, 50, 100, 200, 400, 600],
+    "image__block": [0, 1, 2, 3, 4],
+    "image__timestep": [0, 100, 200, 300, 600],
 }
 options = {
     "scoring": mean_average_precision,

@@ -122,9 +122,9 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     >>> from sklearn_difffeat import ImageDiffusionFeatureTransformer
     >>> pictures = np.random.default_rng(0).integers(
     ...     0, 256, size=(3, 64, 64, 3), dtype=np.uint8)
-    >>> transformer = ImageDiffusionFeatureTransformer(block=4, timestep=50)
+    >>> transformer = ImageDiffusionFeatureTransformer(block=3, timestep=50)
     >>> transformer.fit_transform(pictures).shape
-    (3, 256)
+    (3, 384)
     """
 
     _modality = "image"

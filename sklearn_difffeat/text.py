@@ -102,9 +102,9 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     Examples
     --------
     >>> from sklearn_difffeat import TextDiffusionFeatureTransformer
-    >>> transformer = TextDiffusionFeatureTransformer()
+    >>> transformer = TextDiffusionFeatureTransformer(block="last")
     >>> transformer.fit_transform(["a red apple", "two birds on a branch"]).shape
-    (2, 256)
+    (2, 384)
     """
 
     _modality = "text"

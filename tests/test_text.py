@@ -16,7 +16,7 @@ from sklearn_difffeat.inputs._text_reader import text_keys
 def test_long_texts_are_cut_with_one_warning_that_counts_the_rows():
     texts = ["word " * 500, "a bird", "other words " * 300]
     with pytest.warns(
-        UserWarning, match="2 of 3 texts are longer than the 128"
+        UserWarning, match="2 of 3 texts are longer than the 256"
     ) as seen:
         features = TextDiffusionFeatureTransformer(batch_size=1).fit_transform(texts)
     assert len(seen) == 1
@@ -33,8 +33,8 @@ def test_text_that_just_fits_is_not_called_cut(bert_folder):
 
 
 def test_max_length_beyond_the_positions_is_an_error():
-    with pytest.raises(ValueError, match="max_length=129 exceeds the 128 positions"):
-        TextDiffusionFeatureTransformer(max_length=129).fit(["a"])
+    with pytest.raises(ValueError, match="max_length=257 exceeds the 256 positions"):
+        TextDiffusionFeatureTransformer(max_length=257).fit(["a"])
 
 
 def test_a_cell_that_is_no_text_is_named_with_its_row():

@@ -31,7 +31,7 @@ def test_importing_the_package_imports_no_torch():
 
 def test_describing_a_backbone_reads_no_weights(pass_counter):
     info = describe_backbone("dit-tiny")
-    assert (info.modality, info.n_blocks, info.n_timesteps) == ("image", 8, 1000)
+    assert (info.modality, info.n_blocks, info.n_timesteps) == ("image", 4, 1000)
     assert describe_backbone("mdlm-tiny").modality == "text"
     assert pass_counter["loads"] == 0
 
@@ -39,11 +39,12 @@ def test_describing_a_backbone_reads_no_weights(pass_counter):
 @pytest.mark.parametrize("name", ["dit-tiny", "mdlm-tiny"])
 def test_embedded_backbone_is_small_half_precision_and_has_a_card(name):
     source, info = locate_backbone(name)
-    assert info.size_mb <= 25
+    assert info.size_mb <= 48
     assert info.license
     card = source.find("README.md").read_text("utf-8")
     assert "loss.png" in card
-    assert source.find("loss.png")
+    for beside in ("loss.png", "LICENSE", "NOTICE", "digests.npy"):
+        assert source.find(beside)
     from safetensors import safe_open
 
     for file in weight_files(source):

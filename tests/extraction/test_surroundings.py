@@ -92,7 +92,7 @@ def extract(dit_folder, bert_folder, checkpoints):
     image = {"image_size": 32, "dtype": "float32", "timestep": 300, "block": [0, 2]}
     transformers = {
         "dit": ImageDiffusionFeatureTransformer(dit_folder, **image),
-        "pixels": ImageDiffusionFeatureTransformer(block=[0, 4, 8], timestep=50),
+        "embedded": ImageDiffusionFeatureTransformer(block=[0, 2, 4], timestep=50),
         "text": TextDiffusionFeatureTransformer(bert_folder, timestep=300),
     } | {
         name: ImageDiffusionFeatureTransformer(

@@ -42,20 +42,38 @@ SMALL = (
 )
 CHECKPOINTS = EMBEDDED | SMALL
 
-SEVERAL = {"block": [0, "middle", "last"], "timestep": [0, 100, 600]}
+MEAN = {"pooling": "mean", "norm": None}
+SEVERAL = {"block": [0, "middle", "last"], "timestep": [0, 100, 600]} | MEAN
 CASES = {
     "image": {
         "mean": SEVERAL | {"random_state": 3},
-        "max": {"block": [1, -1], "timestep": 300, "pooling": "max", "n_draws": 2},
-        "grid": {"block": "middle", "timestep": [0, 300], "pooling": ("grid", 2)},
+        "max": {
+            "block": [1, -1],
+            "timestep": 300,
+            "pooling": "max",
+            "n_draws": 2,
+            "norm": None,
+        },
+        "grid": {
+            "block": "middle",
+            "timestep": [0, 300],
+            "pooling": ("grid", 2),
+            "norm": None,
+        },
     },
     "text": {
         "mean": SEVERAL | {"random_state": 3},
-        "max": {"block": [1, -1], "timestep": 300, "pooling": "max", "n_draws": 2},
-        "short": {"block": "middle", "timestep": [0, 500], "max_length": 6},
+        "max": {
+            "block": [1, -1],
+            "timestep": 300,
+            "pooling": "max",
+            "n_draws": 2,
+            "norm": None,
+        },
+        "short": {"block": "middle", "timestep": [0, 500], "max_length": 6} | MEAN,
     },
 }
-PROMPT = {"block": [1, "last"], "timestep": 300, "prompt": "a red boat"}
+PROMPT = {"block": [1, "last"], "timestep": 300, "prompt": "a red boat"} | MEAN
 TEXTS = [
     "house",
     "a red apple",
