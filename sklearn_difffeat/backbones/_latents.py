@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderRAE
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
+    AutoencoderKLQwenImage,
+    AutoencoderRAE,
+)
 from torch import nn
+from torch.nn import functional
 
 from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
-from sklearn_difffeat.checkpoints._parts import load_part
+from sklearn_difffeat.checkpoints._parts import defaults_of, load_part
 from sklearn_difffeat.checkpoints._source import Source
 
 
@@ -34,10 +42,13 @@ class LatentCodec:
         Channels of an encoder's own map, where that is worth reading by itself.
     largest : int or None
         The largest side in pixels that makes a difference.
+    flat : bool
+        Whether it takes pictures; films otherwise.
     """
 
     own_width: int | None = None
     largest: int | None = None
+    flat: ClassVar[bool] = True
 
     def __init__(self, config: dict[str, Any], model: Any = None) -> None:
         self.model = model
@@ -57,14 +68,13 @@ class LatentCodec:
         ValueError
             When the autoencoder is of an unknown class.
         """
-        config = source.read_json("vae/config.json") or {}
-        return _codec_of(source, config)(config)
+        codec, config = _read(source)
+        return codec(config)
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> LatentCodec:
         """Load the encoder's weights."""
-        config = source.read_json("vae/config.json") or {}
-        codec = _codec_of(source, config)
+        codec, config = _read(source)
         if not config:
             return codec(config)
         if dtype == torch.float16 and config.get("force_upcast"):
@@ -73,8 +83,8 @@ class LatentCodec:
         kind = CLASSES[config["_class_name"]][0]
         model = load_part(source, kind, "vae", device, dtype)
         # Features need no decoder: half of the memory.
-        model.decoder = None
-        if dtype != torch.float32:
+        model.decoder = nn.Identity()
+        if dtype != torch.float32 and codec.flat:
             # Convolutions of half precision run faster so, those of float32 do not.
             model = model.to(memory_format=torch.channels_last)
         return codec(config, model)
@@ -109,6 +119,50 @@ class LatentCodec:
     @property
     def _weight(self) -> torch.Tensor:
         return next(self.model.encoder.parameters())
+
+
+class PatchedCodec(LatentCodec):
+    """The VAE of Flux.2, whose latents are packed 2 x 2, then normalised."""
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self._packed = config["patch_size"][0]
+        self.channels *= self._packed**2
+        self.factor *= self._packed
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
+        encoded = self.model.encode(pixels.to(self._weight.dtype))
+        latents = encoded.latent_dist.mode().float()
+        # Its buffers alone are used, as diffusers' Flux2Pipeline does.
+        norm = self.model.bn
+        mean, variance = norm.running_mean.float(), norm.running_var.float()
+        return functional.batch_norm(
+            functional.pixel_unshuffle(latents, self._packed),
+            mean, variance, eps=norm.eps,
+        )  # fmt: skip
+
+
+class FilmCodec(LatentCodec):
+    """The VAE of Qwen-Image, for which a picture is a film of one frame."""
+
+    flat = False
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self.channels = config["z_dim"]
+        self.factor = 2 ** len(config["temperal_downsample"])
+        self._finest = config["base_dim"]
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
+        frame = pixels.to(self._weight.dtype).unsqueeze(2)
+        latents = self.model.encode(frame).latent_dist.mode().float().squeeze(2)
+        mean, std = (
+            latents.new_tensor(self.model.config[name]).view(-1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+        return (latents - mean) / std
 
 
 class FeatureCodec(LatentCodec):
@@ -171,18 +225,23 @@ class _OwnMap(nn.Module):
 CLASSES: dict[str, tuple[Any, type[LatentCodec]]] = {
     "AutoencoderKL": (AutoencoderKL, LatentCodec),
     "AutoencoderDC": (AutoencoderDC, LatentCodec),
+    "AutoencoderKLFlux2": (AutoencoderKLFlux2, PatchedCodec),
+    "AutoencoderKLHunyuanImage": (AutoencoderKLHunyuanImage, LatentCodec),
+    "AutoencoderKLQwenImage": (AutoencoderKLQwenImage, FilmCodec),
     "AutoencoderRAE": (AutoencoderRAE, RepresentationCodec),
     "EfficientNetLiteEncoder": (EfficientNetLiteEncoder, FeatureCodec),
 }
 
 
-def _codec_of(source: Source, config: dict[str, Any]) -> type[LatentCodec]:
+def _read(source: Source) -> tuple[type[LatentCodec], dict[str, Any]]:
+    config = source.read_json("vae/config.json") or {}
     if not config:
-        return LatentCodec
+        return LatentCodec, config
     name = config.get("_class_name")
     if name not in CLASSES:
         raise ValueError(
             f"backbone={source.name!r} has a VAE of class {name!r}; those known are "
             f"{sorted(CLASSES)}."
         )
-    return CLASSES[name][1]
+    kind, codec = CLASSES[name]
+    return codec, defaults_of(kind) | config

@@ -32,13 +32,22 @@ if TYPE_CHECKING:
 
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
+    "AuraFlowTransformer2DModel": ("auraflow", "AuraFlowBackbone"),
+    "ChromaTransformer2DModel": ("flux", "ChromaBackbone"),
+    "CogView4Transformer2DModel": ("cogview4", "CogView4Backbone"),
     "DiTTransformer2DModel": ("dit", "DiTBackbone"),
+    "Flux2Transformer2DModel": ("flux2", "Flux2Backbone"),
     "FluxTransformer2DModel": ("flux", "FluxBackbone"),
+    "HunyuanDiT2DModel": ("hunyuandit", "HunyuanDiTBackbone"),
+    "HunyuanImageTransformer2DModel": ("hunyuanimage", "HunyuanImageBackbone"),
     "Lumina2Transformer2DModel": ("lumina2", "Lumina2Backbone"),
     "PixArtTransformer2DModel": ("pixart", "PixArtBackbone"),
+    "QwenImageTransformer2DModel": ("qwenimage", "QwenImageBackbone"),
     "SD3Transformer2DModel": ("sd3", "SD3Backbone"),
     "SanaTransformer2DModel": ("sana", "SanaBackbone"),
     "UNet2DConditionModel": ("unet", "UNetBackbone"),
+    "UNet2DModel": ("ddpm", "DDPMBackbone"),
+    "ZImageTransformer2DModel": ("zimage", "ZImageBackbone"),
     "bert": ("masked_lm", "MaskedLMBackbone"),
     "roberta": ("masked_lm", "MaskedLMBackbone"),
     "distilbert": ("masked_lm", "MaskedLMBackbone"),
@@ -72,13 +81,14 @@ def _declared_family(source: Source) -> str | None:
         declared = str(denoiser.get("_class_name"))
         legacy = declared, str(denoiser.get("norm_type"))
         return LEGACY_FAMILIES.get(legacy, declared)
-    if source.find("model_index.json") is not None:
+    config = source.read_json("config.json")
+    flat = config is not None and config.get("_class_name")
+    if source.find("model_index.json") is not None and not flat:
         raise ValueError(
             f"backbone={source.name!r} is a diffusion pipeline without a transformer/ "
             "or unet/ sub-folder; download or save it again, with all sub-folders."
         )
-    config = source.read_json("config.json")
-    return None if config is None else config.get("model_type")
+    return flat or (None if config is None else config.get("model_type"))
 
 
 def family_of(source: Source) -> type[Backbone]:

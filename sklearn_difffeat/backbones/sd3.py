@@ -37,5 +37,7 @@ class SD3Backbone(PromptedBackbone):
         return self.model(latents, timestep=steps, **condition)
 
     def hidden_states(self, output: Any) -> torch.Tensor:
-        # A joint block returns (text, picture), and no text from the last one.
-        return output[1] if isinstance(output, tuple) else output
+        # A joint block returns (text, picture), and no text from the last one. In one
+        # sequence, as Flux.2 and Chroma have it further on, the picture comes last.
+        picture = output[1] if isinstance(output, tuple) else output
+        return picture[:, -self.n_tokens :]
