@@ -62,5 +62,6 @@ class HunyuanDiTBackbone(PromptedBackbone):
                 config.attention_head_dim, crops, (side, side),
                 device=latents.device, output_type="pt",
             ),
-            **condition,
+            # It calls view on them.
+            **{name: value.contiguous() for name, value in condition.items()},
         )  # fmt: skip

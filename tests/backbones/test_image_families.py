@@ -22,6 +22,17 @@ from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192}
+COGVIEW4 = {"num_layers": 28, "num_attention_heads": 32, "attention_head_dim": 128}
+KLEIN_4B = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
+HUNYUAN_DIT = {"num_layers": 40, "patch_size": 2, "in_channels": 4, "sample_size": 128}
+DDPM_CAT = {"block_out_channels": (128, 128, 256, 256, 512, 512), "sample_size": 256}
+# Pixels to the side of a latent, where it is not 8.
+FACTORS = {
+    "Flux2Transformer2DModel": 16,
+    "HunyuanImageTransformer2DModel": 32,
+    "SanaTransformer2DModel": 32,
+    "UNet2DModel": 1,
+}
 SDXL = {"block_out_channels": (320, 640, 1280), "sample_size": 128}
 
 
@@ -157,13 +168,23 @@ def test_fitted_transformer_is_pickled_to_another_process(checkpoints, tmp_path)
 @pytest.mark.parametrize(
     ("name", "n_blocks", "width", "input_size", "changes"),
     [
+        ("AuraFlowTransformer2DModel", 36, 3072, 512, {}),
+        ("ChromaTransformer2DModel", 57, 3072, 1024, {}),
+        ("CogView4Transformer2DModel", 28, 4096, 1024, COGVIEW4),
+        ("Flux2Transformer2DModel", 56, 6144, 1024, {}),
+        ("Flux2Transformer2DModel", 25, 3072, 1024, KLEIN_4B),
         ("FluxTransformer2DModel", 57, 3072, 1024, {}),
+        ("HunyuanDiT2DModel", 40, 1408, 1024, HUNYUAN_DIT),
+        ("HunyuanImageTransformer2DModel", 60, 3584, 2048, {}),
         ("Lumina2Transformer2DModel", 28, 2304, 1024, {}),
         ("PixArtTransformer2DModel", 28, 1152, 512, {"sample_size": 64}),
+        ("QwenImageTransformer2DModel", 60, 3072, 1024, {}),
         ("SanaTransformer2DModel", 20, 2240, 1024, {}),
         ("SD3Transformer2DModel", 24, 1536, 1024, SD3_MEDIUM),
         ("UNet2DConditionModel", 9, 1280, 512, {"sample_size": 64}),
         ("UNet2DConditionModel", 7, 1280, 1024, SDXL),
+        ("UNet2DModel", 13, 512, 256, DDPM_CAT),
+        ("ZImageTransformer2DModel", 32, 3840, 1024, {}),
     ],
 )
 def test_sizes_of_published_configurations_are_those_documented(
@@ -174,7 +195,7 @@ def test_sizes_of_published_configurations_are_those_documented(
     parameters = inspect.signature(family.model_class.__init__).parameters
     config = {key: value.default for key, value in parameters.items()} | changes
     shape = family.shape(config)
-    factor = 32 if name.startswith("Sana") else 8
+    factor = FACTORS.get(name, 8)
     assert len(shape.widths) - 1 == n_blocks
     assert max(shape.widths) == width
     assert shape.sample_size * factor == input_size

@@ -103,3 +103,41 @@ def test_sentencepiece_that_is_not_installed_is_named(
     monkeypatch.setattr(_prompt, "is_sentencepiece_available", lambda: False)
     with pytest.raises(ImportError, match="pip install sentencepiece protobuf"):
         transformer(folder).fit_transform(PICTURES)
+
+
+def test_a_unet_without_folders_is_read_as_one_with_them(checkpoints, tmp_path):
+    folder = checkpoints("ddpm")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(folder / "model_index.json", flat)
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            shutil.copy(file, flat)
+    expected = transformer(folder).fit_transform(PICTURES)
+    np.testing.assert_array_equal(transformer(flat).fit_transform(PICTURES), expected)
+    (flat / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="only half downloaded"):
+        transformer(flat).fit(PICTURES)
+
+
+def test_a_unet_that_needs_more_than_a_picture_is_an_error_of_fit(
+    checkpoints, tmp_path
+):
+    ddpm = checkpoints("ddpm")
+    folder = edited(ddpm, tmp_path / "a", "unet/config.json", num_class_embeds=10)
+    with pytest.raises(ValueError, match="U-Net that is told a class"):
+        transformer(folder).fit(PICTURES)
+    folder = edited(ddpm, tmp_path / "b", "model_index.json", _class_name="LDMPipeline")
+    with pytest.raises(ValueError, match="belongs to a 'LDMPipeline'"):
+        transformer(folder).fit(PICTURES)
+
+
+def test_words_in_quotation_marks_reach_hunyuan_image(checkpoints):
+    drawn, other = (
+        transformer(
+            checkpoints("hunyuan-image"), block="last", prompt=f'a sign, "{word}"'
+        ).fit_transform(PICTURES)
+        for word in ("cat", "tac")
+    )
+    assert np.isfinite(drawn).all()
+    assert not np.allclose(drawn, other, rtol=1e-4)

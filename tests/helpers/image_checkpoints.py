@@ -111,6 +111,14 @@ def qwen_tokenizer():
     return tokenizer
 
 
+def glm_tokenizer():
+    tokenizer = qwen_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 256)]
+    )
+    return tokenizer
+
+
 def qwen3_config(**options):
     return Qwen3Config(**LANGUAGE | {"head_dim": 8} | options)
 
@@ -496,7 +504,7 @@ def cogview4():
         ),
         "vae": vae(4, scaling_factor=1.0, shift_factor=0.0),
         "text_encoder": GlmModel(config),
-        "tokenizer": qwen_tokenizer(),
+        "tokenizer": glm_tokenizer(),
     }
 
 

@@ -149,7 +149,8 @@ def one_step(pipeline, family, latents, prompt):
         options["max_sequence_length"] = n_words + 1
     if family in ("flux-schnell", "flux-dev", "chroma", "qwen-image"):
         latents = pipeline._pack_latents(latents, n_rows, channels, *sides)
-    pipeline(prompt, latents=latents, num_images_per_prompt=n_rows, **options)
+    options |= {"latents": latents, "num_images_per_prompt": n_rows}
+    pipeline(prompt=prompt, **options)
 
 
 @torch.no_grad()
