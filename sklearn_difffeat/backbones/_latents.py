@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +59,8 @@ class LatentCodec:
         levels = next((config[name] for name in names if name in config), [3])
         self.factor = 2 ** (len(levels) - 1)
         self._finest = levels[0]
+        # A copy in float32, once a picture has exceeded the range of float16.
+        self._precise: Any = None
 
     @classmethod
     def describe(cls, source: Source) -> LatentCodec:
@@ -90,13 +93,28 @@ class LatentCodec:
         return codec(config, model)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
+        """Map pixels in [-1, 1] to float32 latents.
+
+        Where float16 cannot hold a picture, an encoder in float32 maps it.
+        """
         if self.model is None:
             return pixels
-        config = self.model.config
-        encoded = self.model.encode(pixels.to(self._weight.dtype))
+        latents = self.latents_by(self.model, pixels.to(self._weight.dtype))
+        lost = ~latents.isfinite().flatten(1).all(dim=1)
+        if self._weight.dtype == torch.float16 and lost.any():
+            if self._precise is None:
+                self._precise = deepcopy(self.model).float()
+            latents[lost] = self.latents_by(self._precise, pixels[lost].float())
+        return latents
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels of a model's precision to float32 latents, the posterior's mode.
+
+        Latents stay float32: in half precision the noise of low timesteps vanishes.
+        """
+        config = model.config
+        encoded = model.encode(pixels)
         kept = hasattr(encoded, "latent_dist")
-        # Latents stay float32: in half precision the noise of low timesteps vanishes.
         latents = (encoded.latent_dist.mode() if kept else encoded.latent).float()
         mean, std = (
             latents.new_tensor(config.get(name) or [empty])
@@ -130,12 +148,10 @@ class PatchedCodec(LatentCodec):
         self.channels *= self._packed**2
         self.factor *= self._packed
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
-        encoded = self.model.encode(pixels.to(self._weight.dtype))
-        latents = encoded.latent_dist.mode().float()
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        latents = model.encode(pixels).latent_dist.mode().float()
         # Its buffers alone are used, as diffusers' Flux2Pipeline does.
-        norm = self.model.bn
+        norm = model.bn
         mean, variance = norm.running_mean.float(), norm.running_var.float()
         return functional.batch_norm(
             functional.pixel_unshuffle(latents, self._packed),
@@ -154,12 +170,11 @@ class FilmCodec(LatentCodec):
         self.factor = 2 ** len(config["temperal_downsample"])
         self._finest = config["base_dim"]
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
-        frame = pixels.to(self._weight.dtype).unsqueeze(2)
-        latents = self.model.encode(frame).latent_dist.mode().float().squeeze(2)
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        encoded = model.encode(pixels.unsqueeze(2))
+        latents = encoded.latent_dist.mode().float().squeeze(2)
         mean, std = (
-            latents.new_tensor(self.model.config[name]).view(-1, 1, 1)
+            latents.new_tensor(model.config[name]).view(-1, 1, 1)
             for name in ("latents_mean", "latents_std")
         )
         return (latents - mean) / std
@@ -172,9 +187,9 @@ class FeatureCodec(LatentCodec):
         super().__init__(config, model)
         self.own_width = config["feature_channels"]
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
-        return self.model.encode(pixels.to(self._weight.dtype)).latent.float()
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        # The encoder normalises them.
+        return model.encode(pixels).latent.float()
 
     def own_map(self) -> nn.Module:
         """Return the classifier's head, without its pooling."""
@@ -193,9 +208,10 @@ class RepresentationCodec(LatentCodec):
         self._n_tokens = (self.largest // self.factor) ** 2
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
-        scaled = (pixels / 2 + 0.5).to(self._weight.dtype)
-        latents = self.model.encode(scaled).latent.float()
+        return super().encode(pixels / 2 + 0.5)
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        latents = model.encode(pixels).latent.float()
         if latents.ndim == 3:
             side = int(latents.shape[1] ** 0.5)
             latents = latents.mT.unflatten(2, (side, side))

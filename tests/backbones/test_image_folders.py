@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from helpers.image_oracle import PICTURES, transformer
 
 from sklearn_difffeat.backbones import _prompt
@@ -141,3 +142,28 @@ def test_words_in_quotation_marks_reach_hunyuan_image(checkpoints):
     )
     assert np.isfinite(drawn).all()
     assert not np.allclose(drawn, other, rtol=1e-4)
+
+
+def test_an_encoder_that_float16_cannot_hold_runs_in_float32(checkpoints, tmp_path):
+    folder = tmp_path / "sd"
+    shutil.copytree(checkpoints("sd1.5"), folder)
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    # Norms that follow undo the factor.
+    tensors["encoder.conv_in.weight"] *= 3e5
+    save_file(tensors, path, {"format": "pt"})
+    pictures = np.concatenate([PICTURES, np.full_like(PICTURES[:1], 127)])
+    exact, half = (
+        transformer(folder, dtype=dtype).fit_transform(pictures)
+        for dtype in ("float32", "float16")
+    )
+    np.testing.assert_allclose(half, exact, rtol=0.05, atol=0.02)
+
+
+def test_a_quantised_part_is_refused_by_the_name_of_its_method(checkpoints, tmp_path):
+    flux, method = checkpoints("flux-schnell"), {"quant_method": "bitsandbytes"}
+    for part in ("transformer", "text_encoder_2"):
+        file = f"{part}/config.json"
+        folder = edited(flux, tmp_path / part, file, quantization_config=method)
+        with pytest.raises(ValueError, match=f"quantised by bitsandbytes .{file}"):
+            transformer(folder).fit(PICTURES)
