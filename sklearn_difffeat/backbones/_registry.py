@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sklearn_difffeat.backbones._base import Backbone
 
+MASKED_LM = "masked_lm", "MaskedLMBackbone"
 # The class or model type that a configuration names -> module and class here.
 FAMILIES = {
     "AuraFlowTransformer2DModel": ("auraflow", "AuraFlowBackbone"),
@@ -48,10 +49,15 @@ FAMILIES = {
     "UNet2DConditionModel": ("unet", "UNetBackbone"),
     "UNet2DModel": ("ddpm", "DDPMBackbone"),
     "ZImageTransformer2DModel": ("zimage", "ZImageBackbone"),
-    "bert": ("masked_lm", "MaskedLMBackbone"),
-    "roberta": ("masked_lm", "MaskedLMBackbone"),
-    "distilbert": ("masked_lm", "MaskedLMBackbone"),
-    "modernbert": ("masked_lm", "MaskedLMBackbone"),
+    "bert": MASKED_LM,
+    "camembert": MASKED_LM,
+    "deberta-v2": MASKED_LM,
+    "distilbert": MASKED_LM,
+    "eurobert": MASKED_LM,
+    "modernbert": MASKED_LM,
+    "nomic_bert": MASKED_LM,
+    "roberta": MASKED_LM,
+    "xlm-roberta": MASKED_LM,
     "mdlm": ("mdlm", "MDLMBackbone"),
     "llada": ("llada", "LLaDABackbone"),
     "Dream": ("dream", "DreamBackbone"),
@@ -91,6 +97,12 @@ def _declared_family(source: Source) -> str | None:
     return flat or (None if config is None else config.get("model_type"))
 
 
+def _is_masked_lm(model_type: str | None) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
 def family_of(source: Source) -> type[Backbone]:
     """Return the class that serves a source.
 
@@ -100,13 +112,13 @@ def family_of(source: Source) -> type[Backbone]:
         When the configuration names no known family.
     """
     declared = _declared_family(source)
-    if declared not in FAMILIES:
+    if declared not in FAMILIES and not _is_masked_lm(declared):
         found = f"of family {declared!r}" if declared else "no model of a known layout"
         raise ValueError(
             f"backbone={source.name!r} is {found}; the families known are "
             f"{sorted(FAMILIES)}."
         )
-    module, name = FAMILIES[declared]
+    module, name = FAMILIES.get(declared or "", MASKED_LM)
     return getattr(import_module(f"sklearn_difffeat.backbones.{module}"), name)
 
 

@@ -23,19 +23,67 @@ from sklearn_difffeat.checkpoints._parts import settle
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights
 
-VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
+VOCABULARIES = [
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model",
+    "sentencepiece.bpe.model",
+]  # fmt: skip
+# RoBERTa and its kin count positions from padding_idx + 1, as fairseq does.
+COUNTED_FROM_PADDING = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
 class MaskedLMBackbone(TokenizedBackbone):
-    """BERT, RoBERTa, DistilBERT or ModernBERT with its own tokenizer."""
+    """An encoder with a masked language model's head, and its own tokenizer.
+
+    BERT, RoBERTa, DeBERTa, EuroBERT and whatever transformers has of the kind, if its
+    blocks run one after another on one row of states.
+
+    Raises
+    ------
+    ValueError
+        When they do not.
+    """
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
         body = model.base_model
-        inner = getattr(body, "encoder", getattr(body, "transformer", body))
-        layers = inner.layer if hasattr(inner, "layer") else inner.layers
-        stages = [body.embeddings, *layers]
+        stages = _find_stages(body, info)
         super().__init__(info, stages, tokenizer, tokenizer.mask_token_id)
         self.model = body
+        self.hides_padding = self._look_at_a_pass()
+
+    @torch.no_grad()
+    def _look_at_a_pass(self) -> bool:
+        """Check that each block runs once, in turn; return whether padding is hidden.
+
+        A family need not have been seen here before to be read rightly.
+        """
+        text, padding = self.mask_token_id, self.tokenizer.pad_token_id
+        seen: list[tuple[int, Any]] = []
+        hooks = [
+            stage.register_forward_hook(
+                lambda module, args, output, k=k: seen.append((k, output))
+            )
+            for k, stage in enumerate(self.stages)
+        ]
+        ends = []
+        try:
+            for ids in ([text] * 4, [text] * 4 + [padding] * 4):
+                row = torch.tensor([ids], device=self.device)
+                del seen[:]
+                self.model(input_ids=row, attention_mask=(row != padding).long())
+                states = [self.hidden_states(output) for _, output in seen]
+                shapes = {tuple(state.shape) for state in states}
+                in_turn = [k for k, _ in seen] == list(range(len(self.stages)))
+                if not in_turn or shapes != {(1, len(ids), self.info.width)}:
+                    raise _unreadable(self.info)
+                ends.append(states[-1][:, :4].float())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        alone, padded = ends
+        return bool((alone - padded).norm() < 0.02 * alone.norm())
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
@@ -47,8 +95,7 @@ class MaskedLMBackbone(TokenizedBackbone):
                 f"{VOCABULARIES}); save the model's tokenizer beside it."
             )
         positions = number(source, config, "max_position_embeddings")
-        if config["model_type"] == "roberta":
-            # RoBERTa counts positions from padding_idx + 1, as fairseq does.
+        if config["model_type"] in COUNTED_FROM_PADDING:
             positions -= config.get("pad_token_id", 1) + 1
         n_blocks = number(source, config, "num_hidden_layers", "n_layers")
         width = number(source, config, "hidden_size", "dim")
@@ -63,12 +110,15 @@ class MaskedLMBackbone(TokenizedBackbone):
                     f"backbone={source.name!r} has a tokenizer without a {token} "
                     "token; use a masked language model."
                 )
+        options = source.options
+        if source.ported:
+            options |= {"trust_remote_code": False}
         model, loading = AutoModelForMaskedLM.from_pretrained(
             source.snapshot,
             dtype=dtype,
             variant=find_weights(source, "").variant,
             output_loading_info=True,
-            **source.options,
+            **options,
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}
@@ -78,3 +128,30 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         return self.model(input_ids=inputs.ids, attention_mask=inputs.attention)
+
+
+def _find_stages(body: Any, info: BackboneInfo) -> list[torch.nn.Module]:
+    """Return what embeds the tokens, and the one list of as many modules as blocks."""
+    lists = {
+        name: module
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == info.n_blocks
+    }
+    outer = [
+        module
+        for name, module in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists)
+    ]
+    if len(outer) != 1:
+        raise _unreadable(info)
+    embed = getattr(body, "embeddings", body.get_input_embeddings())
+    # ELECTRA's embeddings may be narrower than its blocks.
+    return [getattr(body, "embeddings_project", embed), *outer[0]]
+
+
+def _unreadable(info: BackboneInfo) -> ValueError:
+    return ValueError(
+        f"backbone={info.name!r} is a {info.family}, whose blocks do not run one after "
+        "another on one row of states, so they cannot be read; use a model such as "
+        "'FacebookAI/roberta-base'."
+    )

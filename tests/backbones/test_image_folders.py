@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 from helpers.image_oracle import PICTURES, transformer
+from safetensors.torch import load_file, save_file
 
 from sklearn_difffeat.backbones import _prompt
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import word_tokenizer
 from helpers.text_checkpoints import (
     FAMILIES,
     MASK,
@@ -422,3 +423,41 @@ def test_models_with_code_load_from_safetensors_without_gaps_only(
     torch.save(tensors | {"lost": lost}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no safetensors weights"):
         transformer_of(folder).fit(TEXTS).transform(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["Albert", "BigBird"])
+def test_other_masked_language_models_are_read_or_refused_by_name(kind, tmp_path):
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "vocab_size": 40, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(
+        **sizes, embedding_size=16, max_position_embeddings=34
+    )
+    model = getattr(transformers, f"{kind}ForMaskedLM")(config)
+    model.save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    transformer = TextDiffusionFeatureTransformer(tmp_path, dtype="float32")
+    if kind == "BigBird":
+        assert np.isfinite(transformer.fit_transform(TEXTS)).all()
+        return
+    # All of ALBERT's blocks are one.
+    message = "is a AlbertForMaskedLM, whose blocks do not run one after another"
+    with pytest.raises(ValueError, match=message):
+        transformer.fit_transform(TEXTS)
+
+
+def test_code_that_transformers_took_over_is_not_asked_for(checkpoints, tmp_path):
+    folder, _ = checkpoints["eurobert"]
+    shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForMaskedLM": "modeling.EuroBertForMaskedLM"}}
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "copy" / "modeling.py").write_text("raise SystemExit\n")
+    expected = TextDiffusionFeatureTransformer(folder).fit_transform(TEXTS)
+    for trust in (False, True):
+        transformer = TextDiffusionFeatureTransformer(
+            tmp_path / "copy", trust_remote_code=trust
+        )
+        np.testing.assert_allclose(transformer.fit_transform(TEXTS), expected)
+    assert not describe_backbone(tmp_path / "copy").carries_code

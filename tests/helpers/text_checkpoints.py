@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from conftest import WORDS, build_masked_lm, word_tokenizer
+from conftest import OTHERS, WORDS, build_masked_lm, word_tokenizer
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-NATIVE = ("bert", "roberta", "distilbert", "modernbert")
+NATIVE = ("bert", "roberta", "distilbert", "modernbert", *OTHERS)
 REMOTE = ("mdlm", "llada", "dream")
 FAMILIES = (*NATIVE, *REMOTE)
 CODE = Path(__file__).parent / "remote_code"
@@ -165,5 +165,11 @@ def blocks_of(family, model):
     if family == "distilbert":
         body = model.distilbert
         return [body.embeddings, *body.transformer.layer]
-    body = getattr(model, family)
+    if family == "eurobert":
+        return [model.model.embed_tokens, *model.model.layers]
+    if family == "nomic_bert":
+        return [model.nomic_bert.embeddings, *model.nomic_bert.layers]
+    if family == "electra":
+        return [model.electra.embeddings_project, *model.electra.encoder.layer]
+    body = getattr(model, model.base_model_prefix)
     return [body.embeddings, *body.encoder.layer]
