@@ -58,8 +58,12 @@ FAMILIES = {
     "nomic_bert": MASKED_LM,
     "roberta": MASKED_LM,
     "xlm-roberta": MASKED_LM,
+    "bd3lm": ("block_diffusion", "BD3LMBackbone"),
     "mdlm": ("mdlm", "MDLMBackbone"),
     "llada": ("llada", "LLaDABackbone"),
+    "llada2_moe": ("block_diffusion", "LLaDA2Backbone"),
+    "lladamoe": ("llada", "LLaDAMoEBackbone"),
+    "sdar": ("block_diffusion", "SDARBackbone"),
     "Dream": ("dream", "DreamBackbone"),
 }
 # Older checkpoints name one class for several architectures, told by this key.

@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from sklearn_difffeat.backbones._base import Tokens
 from sklearn_difffeat.backbones._info import BackboneInfo
+from sklearn_difffeat.backbones._stages import find_stages, hides_padding
 from sklearn_difffeat.backbones._tokenized import (
     TokenizedBackbone,
     describe_text,
@@ -48,42 +49,10 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
         body = model.base_model
-        stages = _find_stages(body, info)
+        stages = find_stages(body, info)
         super().__init__(info, stages, tokenizer, tokenizer.mask_token_id)
         self.model = body
-        self.hides_padding = self._look_at_a_pass()
-
-    @torch.no_grad()
-    def _look_at_a_pass(self) -> bool:
-        """Check that each block runs once, in turn; return whether padding is hidden.
-
-        A family need not have been seen here before to be read rightly.
-        """
-        text, padding = self.mask_token_id, self.tokenizer.pad_token_id
-        seen: list[tuple[int, Any]] = []
-        hooks = [
-            stage.register_forward_hook(
-                lambda module, args, output, k=k: seen.append((k, output))
-            )
-            for k, stage in enumerate(self.stages)
-        ]
-        ends = []
-        try:
-            for ids in ([text] * 4, [text] * 4 + [padding] * 4):
-                row = torch.tensor([ids], device=self.device)
-                del seen[:]
-                self.model(input_ids=row, attention_mask=(row != padding).long())
-                states = [self.hidden_states(output) for _, output in seen]
-                shapes = {tuple(state.shape) for state in states}
-                in_turn = [k for k, _ in seen] == list(range(len(self.stages)))
-                if not in_turn or shapes != {(1, len(ids), self.info.width)}:
-                    raise _unreadable(self.info)
-                ends.append(states[-1][:, :4].float())
-        finally:
-            for hook in hooks:
-                hook.remove()
-        alone, padded = ends
-        return bool((alone - padded).norm() < 0.02 * alone.norm())
+        self.hides_padding = hides_padding(self)
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
@@ -128,30 +97,3 @@ class MaskedLMBackbone(TokenizedBackbone):
 
     def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         return self.model(input_ids=inputs.ids, attention_mask=inputs.attention)
-
-
-def _find_stages(body: Any, info: BackboneInfo) -> list[torch.nn.Module]:
-    """Return what embeds the tokens, and the one list of as many modules as blocks."""
-    lists = {
-        name: module
-        for name, module in body.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == info.n_blocks
-    }
-    outer = [
-        module
-        for name, module in lists.items()
-        if not any(name.startswith(f"{other}.") for other in lists)
-    ]
-    if len(outer) != 1:
-        raise _unreadable(info)
-    embed = getattr(body, "embeddings", body.get_input_embeddings())
-    # ELECTRA's embeddings may be narrower than its blocks.
-    return [getattr(body, "embeddings_project", embed), *outer[0]]
-
-
-def _unreadable(info: BackboneInfo) -> ValueError:
-    return ValueError(
-        f"backbone={info.name!r} is a {info.family}, whose blocks do not run one after "
-        "another on one row of states, so they cannot be read; use a model such as "
-        "'FacebookAI/roberta-base'."
-    )

@@ -21,6 +21,10 @@ from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
 # As diffusers builds Chroma.
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 
+NEWER = (
+    "chroma", "cogview4", "ddpm", "flux2-klein", "hunyuan-dit", "hunyuan-image",
+    "qwen-image", "z-image",
+)  # fmt: skip
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192}
 COGVIEW4 = {"num_layers": 28, "num_attention_heads": 32, "attention_head_dim": 128}
 KLEIN_4B = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
@@ -148,21 +152,27 @@ def test_blocks_of_a_unet_have_their_own_widths_and_grids(checkpoints):
     )
 
 
-def test_fitted_transformer_is_pickled_to_another_process(checkpoints, tmp_path):
-    fitted = transformer(checkpoints("sd1.5"), block=[2, "last"], prompt="a cat")
-    expected = fitted.fit_transform(PICTURES)
-    content = pickle.dumps(fitted)
-    assert len(content) < 100_000
-    (tmp_path / "fitted.pickle").write_bytes(content)
+def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_path):
+    expected = {}
+    for family in ("sd1.5", *NEWER):
+        options = {} if family == "ddpm" else {"prompt": "a cat"}
+        fitted = transformer(checkpoints(family), block=[2, "last"], **options)
+        expected[family] = fitted.fit_transform(PICTURES)
+        content = pickle.dumps(fitted)
+        assert len(content) < 100_000
+        (tmp_path / f"{family}.pickle").write_bytes(content)
     np.save(tmp_path / "pictures.npy", PICTURES)
     code = (
-        "import pickle, numpy as np; "
-        "fitted = pickle.load(open('fitted.pickle', 'rb')); "
-        "np.save('features.npy', fitted.transform(np.load('pictures.npy')))"
+        "import pathlib, pickle, numpy as np\n"
+        "pictures = np.load('pictures.npy')\n"
+        "for path in pathlib.Path().glob('*.pickle'):\n"
+        "    fitted = pickle.loads(path.read_bytes())\n"
+        "    np.save(path.with_suffix('.npy'), fitted.transform(pictures))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    found = np.load(tmp_path / "features.npy")
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    for family, features in expected.items():
+        found = np.load(tmp_path / f"{family}.npy")
+        np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
