@@ -1,4 +1,4 @@
-"""The blocks of a text encoder that need not have been seen before, and how they run."""
+"""The blocks of a text encoder that was not seen here before, and how they run."""
 
 from __future__ import annotations
 
