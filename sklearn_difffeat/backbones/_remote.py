@@ -140,8 +140,8 @@ def plain_rope(config: Any, theta: float) -> None:
     """
     rope = dict(config.rope_parameters or {})
     if rope.get("rope_type", "default") == "default":
-        theta = rope.get("rope_theta") or getattr(config, "rope_theta", theta)
-        plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": theta}
+        base = rope.get("rope_theta") or getattr(config, "rope_theta", theta)
+        plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": base}
         share = rope.get("partial_rotary_factor") or getattr(
             config, "partial_rotary_factor", None
         )

@@ -14,10 +14,12 @@ LOOKED_AT = 512
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(name: str) -> tuple[Tokenizer, int | None]:
+def _tokenizer(name: str) -> tuple[Tokenizer, int]:
     tokenizer = Tokenizer.from_file(str(EMBEDDED_ROOT / name / "tokenizer.json"))
     tokenizer.no_padding()
-    return tokenizer, tokenizer.token_to_id(tokenizer.model.unk_token)
+    unknown = tokenizer.token_to_id(tokenizer.model.unk_token)
+    assert unknown is not None
+    return tokenizer, unknown
 
 
 def count_unknown(name: str, texts: Iterable[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -16,7 +16,7 @@ class SD3Backbone(PromptedBackbone):
     """Joint blocks of text and picture; the picture's tokens are read."""
 
     model_class = SD3Transformer2DModel
-    pipelines = ("StableDiffusion3Pipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     flow = True
 
     @classmethod
