@@ -32,7 +32,7 @@ class FluxBackbone(SD3Backbone):
     """
 
     model_class = FluxTransformer2DModel
-    pipelines = ("FluxPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
     packed: ClassVar[int] = 2
     default_side: ClassVar[int] = 128
 
