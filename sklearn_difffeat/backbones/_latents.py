@@ -99,9 +99,12 @@ class LatentCodec:
         """
         if self.model is None:
             return pixels
-        latents = self.latents_by(self.model, pixels.to(self._weight.dtype))
+        dtype = self._weight.dtype
+        latents = self.latents_by(self.model, pixels.to(dtype))
+        if dtype != torch.float16:
+            return latents
         lost = ~latents.isfinite().flatten(1).all(dim=1)
-        if self._weight.dtype == torch.float16 and lost.any():
+        if lost.any():
             if self._precise is None:
                 self._precise = deepcopy(self.model).float()
             latents[lost] = self.latents_by(self._precise, pixels[lost].float())
