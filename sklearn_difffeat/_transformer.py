@@ -95,6 +95,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     ) -> None:
         """Say once that inputs are not what they seem: texts cut, pictures black."""
 
+    def _warn_of_cells(self, column: Column, info: BackboneInfo) -> None:
+        """Say once what can be seen of the cells, whether or not they are stored."""
+        return
+
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
         """Validate the parameters and the cells, and resolve the output's size.
 
@@ -286,6 +290,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=3,
             )
+        self._warn_of_cells(column, info)
         if errors := column.errors | rows.errors:
             first = sorted(errors)
             more = ", ..." if len(first) > 5 else ""

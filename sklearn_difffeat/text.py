@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sklearn.utils._param_validation import Interval
 
 from sklearn_difffeat._transformer import DiffusionFeatureTransformer
+from sklearn_difffeat.checkpoints._source import embedded_names
 from sklearn_difffeat.inputs._text_reader import TextReader
 
 if TYPE_CHECKING:
     from sklearn_difffeat.backbones import BackboneInfo
+    from sklearn_difffeat.inputs._column import Column
 
 
 class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
@@ -189,3 +191,17 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
             UserWarning,
             stacklevel=4,
         )
+
+    def _warn_of_cells(self, column: Column, info: BackboneInfo) -> None:
+        if info.name not in embedded_names():
+            return
+        from sklearn_difffeat.backbones._unknown import count_unknown
+
+        texts = [column.cells[row] for row in column.present.tolist()]
+        if n_unknown := count_unknown(info.name, texts):
+            warnings.warn(
+                f"{n_unknown} of {column.n_held} texts are mostly unknown tokens to "
+                f"{info.name}; try backbone='FacebookAI/xlm-roberta-base'.",
+                UserWarning,
+                stacklevel=4,
+            )

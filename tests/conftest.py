@@ -16,13 +16,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    CamembertForMaskedLM,
+    DebertaV2ForMaskedLM,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    ElectraForMaskedLM,
+    EuroBertForMaskedLM,
+    FNetForMaskedLM,
     ModernBertConfig,
     ModernBertForMaskedLM,
+    NomicBertForMaskedLM,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    XLMRobertaForMaskedLM,
 )
 
 from sklearn_difffeat import FeatureStore
@@ -104,9 +111,35 @@ def word_tokenizer(max_length=32):
     )
 
 
+# Those of which only the sizes have to be told.
+OTHERS = {
+    "camembert": CamembertForMaskedLM,
+    "deberta-v2": DebertaV2ForMaskedLM,
+    "electra": ElectraForMaskedLM,
+    "eurobert": EuroBertForMaskedLM,
+    "fnet": FNetForMaskedLM,
+    "nomic_bert": NomicBertForMaskedLM,
+    "xlm-roberta": XLMRobertaForMaskedLM,
+}
+
+
 def build_masked_lm(family, **changes):
     torch.manual_seed(0)
     common = {"vocab_size": 5 + len(WORDS), "pad_token_id": 0}
+    if family in OTHERS:
+        kind = OTHERS[family]
+        options = SIZES | common
+        if family == "deberta-v2":
+            # As in DeBERTa v3: positions are told by their distance alone.
+            options |= {
+                "relative_attention": True, "position_biased_input": False,
+                "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
+                "share_att_key": True, "norm_rel_ebd": "layer_norm",
+                "type_vocab_size": 0,
+            }  # fmt: skip
+        if family == "electra":
+            options["embedding_size"] = 8
+        return kind(kind.config_class(**options | changes))
     if family == "bert":
         return BertForMaskedLM(BertConfig(**SIZES, **common))
     if family == "roberta":

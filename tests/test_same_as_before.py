@@ -7,7 +7,10 @@ import pytest
 from helpers.recording import CHECKPOINTS, RECORDED, measure, remote_code_in
 
 # Dream's code sets what newer versions of transformers name otherwise.
-pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning"),
+]
 
 KEYS = json.loads((RECORDED / "keys.json").read_text("utf-8"))
 

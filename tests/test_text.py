@@ -48,6 +48,7 @@ def test_texts_without_tokens_give_finite_features():
     assert np.isfinite(features).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*mostly unknown tokens:UserWarning")
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=60), min_size=2, max_size=5))
 def test_any_text_gives_the_same_features_alone_and_in_company(texts):

@@ -251,7 +251,7 @@ class TextBackbone(Backbone):
     """
 
     mask_token_id: int
-    hides_padding: ClassVar[bool] = True
+    hides_padding: bool = True
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], max_length: int) -> Tokens:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from sklearn_difffeat.backbones._base import ImageBackbone
 from sklearn_difffeat.backbones._info import BackboneInfo
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._noising import Noising
-from sklearn_difffeat.checkpoints._parts import load_part, read_part
+from sklearn_difffeat.checkpoints._parts import defaults_of, load_part, read_part
 from sklearn_difffeat.checkpoints._source import Source
 from sklearn_difffeat.checkpoints._weights import size_in_mb
 
@@ -104,10 +103,7 @@ class DiffusionBackbone(ImageBackbone):
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
-        # Files of older versions leave out what has a default since.
-        parameters = signature(cls.model_class.__init__).parameters
-        defaults = {name: value.default for name, value in parameters.items()}
-        shape = cls.shape(defaults | read_part(source, cls.folder))
+        shape = cls.shape(defaults_of(cls.model_class) | read_part(source, cls.folder))
         noising = Noising.describe(source, flow=cls.flow)
         codec = LatentCodec.describe(source)
         if shape.channels != codec.channels:

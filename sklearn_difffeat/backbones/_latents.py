@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderRAE
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
+    AutoencoderKLQwenImage,
+    AutoencoderRAE,
+)
 from torch import nn
+from torch.nn import functional
 
 from sklearn_difffeat.backbones.feature_encoder import EfficientNetLiteEncoder
-from sklearn_difffeat.checkpoints._parts import load_part
+from sklearn_difffeat.checkpoints._parts import defaults_of, load_part
 from sklearn_difffeat.checkpoints._source import Source
 
 
@@ -34,10 +43,13 @@ class LatentCodec:
         Channels of an encoder's own map, where that is worth reading by itself.
     largest : int or None
         The largest side in pixels that makes a difference.
+    flat : bool
+        Whether it takes pictures; films otherwise.
     """
 
     own_width: int | None = None
     largest: int | None = None
+    flat: ClassVar[bool] = True
 
     def __init__(self, config: dict[str, Any], model: Any = None) -> None:
         self.model = model
@@ -47,6 +59,8 @@ class LatentCodec:
         levels = next((config[name] for name in names if name in config), [3])
         self.factor = 2 ** (len(levels) - 1)
         self._finest = levels[0]
+        # A copy in float32, once a picture has exceeded the range of float16.
+        self._precise: Any = None
 
     @classmethod
     def describe(cls, source: Source) -> LatentCodec:
@@ -57,14 +71,13 @@ class LatentCodec:
         ValueError
             When the autoencoder is of an unknown class.
         """
-        config = source.read_json("vae/config.json") or {}
-        return _codec_of(source, config)(config)
+        codec, config = _read(source)
+        return codec(config)
 
     @classmethod
     def load(cls, source: Source, device: str, dtype: torch.dtype) -> LatentCodec:
         """Load the encoder's weights."""
-        config = source.read_json("vae/config.json") or {}
-        codec = _codec_of(source, config)
+        codec, config = _read(source)
         if not config:
             return codec(config)
         if dtype == torch.float16 and config.get("force_upcast"):
@@ -73,20 +86,38 @@ class LatentCodec:
         kind = CLASSES[config["_class_name"]][0]
         model = load_part(source, kind, "vae", device, dtype)
         # Features need no decoder: half of the memory.
-        model.decoder = None
-        if dtype != torch.float32:
+        model.decoder = nn.Identity()
+        if dtype != torch.float32 and codec.flat:
             # Convolutions of half precision run faster so, those of float32 do not.
             model = model.to(memory_format=torch.channels_last)
         return codec(config, model)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, by the posterior's mode."""
+        """Map pixels in [-1, 1] to float32 latents.
+
+        Where float16 cannot hold a picture, an encoder in float32 maps it.
+        """
         if self.model is None:
             return pixels
-        config = self.model.config
-        encoded = self.model.encode(pixels.to(self._weight.dtype))
+        dtype = self._weight.dtype
+        latents = self.latents_by(self.model, pixels.to(dtype))
+        if dtype != torch.float16:
+            return latents
+        lost = ~latents.isfinite().flatten(1).all(dim=1)
+        if lost.any():
+            if self._precise is None:
+                self._precise = deepcopy(self.model).float()
+            latents[lost] = self.latents_by(self._precise, pixels[lost].float())
+        return latents
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Map pixels of a model's precision to float32 latents, the posterior's mode.
+
+        Latents stay float32: in half precision the noise of low timesteps vanishes.
+        """
+        config = model.config
+        encoded = model.encode(pixels)
         kept = hasattr(encoded, "latent_dist")
-        # Latents stay float32: in half precision the noise of low timesteps vanishes.
         latents = (encoded.latent_dist.mode() if kept else encoded.latent).float()
         mean, std = (
             latents.new_tensor(config.get(name) or [empty])
@@ -111,6 +142,47 @@ class LatentCodec:
         return next(self.model.encoder.parameters())
 
 
+class PatchedCodec(LatentCodec):
+    """The VAE of Flux.2, whose latents are packed 2 x 2, then normalised."""
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self._packed = config["patch_size"][0]
+        self.channels *= self._packed**2
+        self.factor *= self._packed
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        latents = model.encode(pixels).latent_dist.mode().float()
+        # Its buffers alone are used, as diffusers' Flux2Pipeline does.
+        norm = model.bn
+        mean, variance = norm.running_mean.float(), norm.running_var.float()
+        return functional.batch_norm(
+            functional.pixel_unshuffle(latents, self._packed),
+            mean, variance, eps=norm.eps,
+        )  # fmt: skip
+
+
+class FilmCodec(LatentCodec):
+    """The VAE of Qwen-Image, for which a picture is a film of one frame."""
+
+    flat = False
+
+    def __init__(self, config: dict[str, Any], model: Any = None) -> None:
+        super().__init__(config, model)
+        self.channels = config["z_dim"]
+        self.factor = 2 ** len(config["temperal_downsample"])
+        self._finest = config["base_dim"]
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        encoded = model.encode(pixels.unsqueeze(2))
+        latents = encoded.latent_dist.mode().float().squeeze(2)
+        mean, std = (
+            latents.new_tensor(model.config[name]).view(-1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+        return (latents - mean) / std
+
+
 class FeatureCodec(LatentCodec):
     """A frozen classifier, whose last stage is the latent."""
 
@@ -118,9 +190,9 @@ class FeatureCodec(LatentCodec):
         super().__init__(config, model)
         self.own_width = config["feature_channels"]
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
-        return self.model.encode(pixels.to(self._weight.dtype)).latent.float()
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        # The encoder normalises them.
+        return model.encode(pixels).latent.float()
 
     def own_map(self) -> nn.Module:
         """Return the classifier's head, without its pooling."""
@@ -139,9 +211,10 @@ class RepresentationCodec(LatentCodec):
         self._n_tokens = (self.largest // self.factor) ** 2
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map pixels in [-1, 1] to float32 latents, which the encoder normalises."""
-        scaled = (pixels / 2 + 0.5).to(self._weight.dtype)
-        latents = self.model.encode(scaled).latent.float()
+        return super().encode(pixels / 2 + 0.5)
+
+    def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        latents = model.encode(pixels).latent.float()
         if latents.ndim == 3:
             side = int(latents.shape[1] ** 0.5)
             latents = latents.mT.unflatten(2, (side, side))
@@ -171,18 +244,23 @@ class _OwnMap(nn.Module):
 CLASSES: dict[str, tuple[Any, type[LatentCodec]]] = {
     "AutoencoderKL": (AutoencoderKL, LatentCodec),
     "AutoencoderDC": (AutoencoderDC, LatentCodec),
+    "AutoencoderKLFlux2": (AutoencoderKLFlux2, PatchedCodec),
+    "AutoencoderKLHunyuanImage": (AutoencoderKLHunyuanImage, LatentCodec),
+    "AutoencoderKLQwenImage": (AutoencoderKLQwenImage, FilmCodec),
     "AutoencoderRAE": (AutoencoderRAE, RepresentationCodec),
     "EfficientNetLiteEncoder": (EfficientNetLiteEncoder, FeatureCodec),
 }
 
 
-def _codec_of(source: Source, config: dict[str, Any]) -> type[LatentCodec]:
+def _read(source: Source) -> tuple[type[LatentCodec], dict[str, Any]]:
+    config = source.read_json("vae/config.json") or {}
     if not config:
-        return LatentCodec
+        return LatentCodec, config
     name = config.get("_class_name")
     if name not in CLASSES:
         raise ValueError(
             f"backbone={source.name!r} has a VAE of class {name!r}; those known are "
             f"{sorted(CLASSES)}."
         )
-    return CLASSES[name][1]
+    kind, codec = CLASSES[name]
+    return codec, defaults_of(kind) | config

@@ -28,6 +28,7 @@ class Noising:
     """
 
     def __init__(self, config: dict[str, Any], *, flow: bool) -> None:
+        self.config = config
         self.n_timesteps = int(config["num_train_timesteps"])
         self.ddpm = None
         if not flow:
@@ -59,9 +60,9 @@ class Noising:
         return cls(config, flow=flow)
 
     def add(
-        self, latents: torch.Tensor, noise: torch.Tensor, timestep: int
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: float
     ) -> torch.Tensor:
-        """Return the latents at a timestep."""
+        """Return the latents at a timestep, which may lie between two for a flow."""
         if self.ddpm is None:
             sigma = timestep / self.n_timesteps
             return (1 - sigma) * latents + sigma * noise

@@ -8,6 +8,7 @@ transformers and does not keep up with what ``from_pretrained`` asks of a class.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -31,8 +32,6 @@ from sklearn_difffeat.checkpoints._source import (
 )
 from sklearn_difffeat.checkpoints._weights import fetch_small, weight_files
 
-AUTO_CLASSES = ("AutoModelForMaskedLM", "AutoModel", "AutoModelForCausalLM")
-
 
 class Tied(NamedTuple):
     """Which entry of a configuration ties the head to the embedding, and their names.
@@ -55,11 +54,18 @@ class RemoteTextBackbone(TokenizedBackbone):
     tied : Tied
     tokenizer_source : tuple of str or None
         Repository and commit of the tokenizer, where the model's own has none.
+    auto_classes : tuple of str
+        Under which of these a configuration names the whole model; the first counts.
     """
 
     sizes: ClassVar[tuple[str, str, str]]
     tied: ClassVar[Tied]
     tokenizer_source: ClassVar[tuple[str, str] | None] = None
+    auto_classes: ClassVar[tuple[str, ...]] = (
+        "AutoModelForMaskedLM",
+        "AutoModel",
+        "AutoModelForCausalLM",
+    )
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
         mask_token_id = self.find_mask_token(model.config)
@@ -93,7 +99,7 @@ class RemoteTextBackbone(TokenizedBackbone):
         cls, source: Source, device: str, dtype: torch.dtype
     ) -> RemoteTextBackbone:
         tokenizer = cls._load_tokenizer(source)
-        kind = _find_class(source)
+        kind = _find_class(source, cls.auto_classes)
         config = AutoConfig.from_pretrained(source.snapshot, **source.options)
         cls.adapt(config)
         tied = cls.tied if getattr(config, cls.tied.flag, False) else None
@@ -126,11 +132,29 @@ class RemoteTextBackbone(TokenizedBackbone):
         return tokenizer
 
 
-def _find_class(source: Source) -> Any:
+def plain_rope(config: Any, theta: float) -> None:
+    """Name a rotary embedding that the installed transformers has.
+
+    transformers 5 has none named "default" any more, which such code asks for; scaled
+    linearly by 1, it is the same. ``theta`` is for a configuration without one.
+    """
+    rope = dict(config.rope_parameters or {})
+    if rope.get("rope_type", "default") == "default":
+        base = rope.get("rope_theta") or getattr(config, "rope_theta", theta)
+        plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": base}
+        share = rope.get("partial_rotary_factor") or getattr(
+            config, "partial_rotary_factor", None
+        )
+        if share and share > 0:
+            plain["partial_rotary_factor"] = share
+        config.rope_parameters = plain
+
+
+def _find_class(source: Source, names: Sequence[str]) -> Any:
     """Import the model's class from the code beside the weights."""
     config = source.read_json("config.json") or {}
     code = config.get("auto_map") or {}
-    reference = next((code[name] for name in AUTO_CLASSES if name in code), None)
+    reference = next((code[name] for name in names if name in code), None)
     if reference is None:
         raise ValueError(
             f"backbone={source.name!r} is of family {config.get('model_type')!r}, "

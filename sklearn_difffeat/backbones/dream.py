@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sklearn_difffeat.backbones._base import Tokens
-from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied
+from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied, plain_rope
 
 
 class DreamBackbone(RemoteTextBackbone):
@@ -31,13 +31,8 @@ class DreamBackbone(RemoteTextBackbone):
 
     @staticmethod
     def adapt(config: Any) -> None:
-        # transformers 5 has no rotary embedding named "default" any more, which this
-        # code asks for; scaled linearly by 1, it is the same. 1e6 as in config.json.
-        rope = dict(config.rope_parameters or {})
-        if rope.get("rope_type", "default") == "default":
-            theta = rope.get("rope_theta") or getattr(config, "rope_theta", 1e6)
-            plain = {"rope_type": "linear", "factor": 1.0, "rope_theta": theta}
-            config.rope_parameters = plain
+        # 1e6 as in config.json.
+        plain_rope(config, 1e6)
 
     def run(self, inputs: Tokens, timestep: int, prompt: str = "") -> Any:
         return self.model.model(

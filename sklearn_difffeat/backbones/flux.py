@@ -1,42 +1,50 @@
-"""Flux (Black Forest Labs): double blocks of text and picture, then single ones."""
+"""Flux (Black Forest Labs) and Chroma: double blocks of text and picture, then single.
+
+Chroma (Lodestone Rock) is Flux without a pooled text and without guidance.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel
 from torch.nn import functional
 
 from sklearn_difffeat.backbones._diffusion import Shape
+from sklearn_difffeat.backbones._prompt import without_padding
 from sklearn_difffeat.backbones.sd3 import SD3Backbone
 
-# FluxPipeline of diffusers: its default_sample_size, and the guidance_scale that models
-# distilled with guidance are told.
-SAMPLE_SIZE, GUIDANCE = 128, 3.5
-# Latents to a side of a token (FluxPipeline._pack_latents).
-PACKED = 2
+# The guidance_scale that models distilled with guidance are told (FluxPipeline).
+GUIDANCE = 3.5
 
 
 class FluxBackbone(SD3Backbone):
-    """Latents packed 2 x 2 to a token; blocks counted through both kinds.
+    """Latents packed to tokens; blocks counted through both kinds.
 
-    Either kind returns (text, picture), as the joint blocks of SD3 do.
+    Attributes
+    ----------
+    packed : int
+        Side of a token in latents (FluxPipeline._pack_latents).
+    default_side : int
+        Side in latents of a picture (FluxPipeline.default_sample_size).
     """
 
     model_class = FluxTransformer2DModel
-    pipelines = ("FluxPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
+    packed: ClassVar[int] = 2
+    default_side: ClassVar[int] = 128
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
         width = config["num_attention_heads"] * config["attention_head_dim"]
-        n_blocks = config["num_layers"] + config["num_single_layers"]
+        n_blocks = config["num_layers"] + config.get("num_single_layers", 0)
         return Shape(
             widths=(width,) * (n_blocks + 1),
-            channels=config["in_channels"] // PACKED**2,
-            sample_size=SAMPLE_SIZE,
-            step=PACKED,
+            channels=config["in_channels"] // cls.packed**2,
+            sample_size=cls.default_side,
+            step=cls.packed,
         )
 
     @classmethod
@@ -52,19 +60,38 @@ class FluxBackbone(SD3Backbone):
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
-        rows, columns = (side // PACKED for side in latents.shape[-2:])
-        zeros = torch.zeros(rows, columns, dtype=torch.float32, device=latents.device)
-        down = zeros + torch.arange(rows, device=latents.device)[:, None]
-        right = zeros + torch.arange(columns, device=latents.device)
         n_words = condition["encoder_hidden_states"].shape[1]
-        guidance = None
-        if self.model.config.guidance_embeds:
-            guidance = latents.new_full((len(latents),), GUIDANCE)
+        tokens = functional.pixel_unshuffle(latents, self.packed)
         return self.model(
-            functional.pixel_unshuffle(latents, PACKED).flatten(2).mT,
+            tokens.flatten(2).mT,
             timestep=steps.float() / self.info.n_timesteps,
-            guidance=guidance,
-            img_ids=torch.stack([zeros, down, right], dim=-1).flatten(0, 1),
-            txt_ids=zeros.new_zeros(n_words, 3),
+            **self.told(tokens, n_words),
             **condition,
         )
+
+    def told(self, tokens: torch.Tensor, n_words: int) -> dict[str, Any]:
+        """Return positions and guidance for packed latents, of which a token is one."""
+        rows, columns = tokens.shape[-2:]
+        zeros = torch.zeros(rows, columns, dtype=torch.float32, device=tokens.device)
+        down = zeros + torch.arange(rows, device=tokens.device)[:, None]
+        right = zeros + torch.arange(columns, device=tokens.device)
+        told = {
+            "img_ids": torch.stack([zeros, down, right], dim=-1).flatten(0, 1),
+            "txt_ids": zeros.new_zeros(n_words, 3),
+        }
+        if self.model.config.get("guidance_embeds"):
+            told["guidance"] = tokens.new_full((len(tokens),), GUIDANCE)
+        return told
+
+
+class ChromaBackbone(FluxBackbone):
+    """Flux without a pooled text; it sees the first token of padding, but no more."""
+
+    model_class = ChromaTransformer2DModel
+    pipelines = ("ChromaPipeline",)
+
+    @classmethod
+    def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
+        encoded = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
+        # Handed on, diffusers' mask of 0 and 1 would be added to the attention.
+        return {"encoder_hidden_states": without_padding(encoded[0], encoded[2])}

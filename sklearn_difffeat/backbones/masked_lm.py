@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from sklearn_difffeat.backbones._base import Tokens
 from sklearn_difffeat.backbones._info import BackboneInfo
+from sklearn_difffeat.backbones._stages import find_stages, hides_padding
 from sklearn_difffeat.backbones._tokenized import (
     TokenizedBackbone,
     describe_text,
@@ -23,19 +24,35 @@ from sklearn_difffeat.checkpoints._parts import settle
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights
 
-VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"]
+VOCABULARIES = [
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model",
+    "sentencepiece.bpe.model",
+]  # fmt: skip
+# RoBERTa and its kin count positions from padding_idx + 1, as fairseq does.
+COUNTED_FROM_PADDING = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
 class MaskedLMBackbone(TokenizedBackbone):
-    """BERT, RoBERTa, DistilBERT or ModernBERT with its own tokenizer."""
+    """An encoder with a masked language model's head, and its own tokenizer.
+
+    BERT, RoBERTa, DeBERTa, EuroBERT and whatever transformers has of the kind, if its
+    blocks run one after another on one row of states.
+
+    Raises
+    ------
+    ValueError
+        When they do not.
+    """
 
     def __init__(self, info: BackboneInfo, model: Any, tokenizer: Any) -> None:
         body = model.base_model
-        inner = getattr(body, "encoder", getattr(body, "transformer", body))
-        layers = inner.layer if hasattr(inner, "layer") else inner.layers
-        stages = [body.embeddings, *layers]
+        stages = find_stages(body, info)
         super().__init__(info, stages, tokenizer, tokenizer.mask_token_id)
         self.model = body
+        self.hides_padding = hides_padding(self)
 
     @classmethod
     def describe(cls, source: Source) -> BackboneInfo:
@@ -47,8 +64,7 @@ class MaskedLMBackbone(TokenizedBackbone):
                 f"{VOCABULARIES}); save the model's tokenizer beside it."
             )
         positions = number(source, config, "max_position_embeddings")
-        if config["model_type"] == "roberta":
-            # RoBERTa counts positions from padding_idx + 1, as fairseq does.
+        if config["model_type"] in COUNTED_FROM_PADDING:
             positions -= config.get("pad_token_id", 1) + 1
         n_blocks = number(source, config, "num_hidden_layers", "n_layers")
         width = number(source, config, "hidden_size", "dim")
@@ -63,12 +79,15 @@ class MaskedLMBackbone(TokenizedBackbone):
                     f"backbone={source.name!r} has a tokenizer without a {token} "
                     "token; use a masked language model."
                 )
+        options = source.options
+        if source.ported:
+            options |= {"trust_remote_code": False}
         model, loading = AutoModelForMaskedLM.from_pretrained(
             source.snapshot,
             dtype=dtype,
             variant=find_weights(source, "").variant,
             output_loading_info=True,
-            **source.options,
+            **options,
         )
         body = f"{model.base_model_prefix}."
         missing = {key for key in loading["missing_keys"] if key.startswith(body)}

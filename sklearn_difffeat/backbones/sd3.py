@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -16,7 +16,7 @@ class SD3Backbone(PromptedBackbone):
     """Joint blocks of text and picture; the picture's tokens are read."""
 
     model_class = SD3Transformer2DModel
-    pipelines = ("StableDiffusion3Pipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     flow = True
 
     @classmethod
@@ -37,5 +37,7 @@ class SD3Backbone(PromptedBackbone):
         return self.model(latents, timestep=steps, **condition)
 
     def hidden_states(self, output: Any) -> torch.Tensor:
-        # A joint block returns (text, picture), and no text from the last one.
-        return output[1] if isinstance(output, tuple) else output
+        # A joint block returns (text, picture), and no text from the last one. In one
+        # sequence, as Flux.2 and Chroma have it further on, the picture comes last.
+        picture = output[1] if isinstance(output, tuple) else output
+        return picture[:, -self.n_tokens :]

@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from sklearn_difffeat.backbones._diffusion import Shape
+from sklearn_difffeat.backbones._diffusion import DiffusionBackbone, Shape
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
 from sklearn_difffeat.checkpoints._source import Source
 
 
-class UNetBackbone(PromptedBackbone):
+class UNetBlocks(DiffusionBackbone):
     """Blocks are counted down, through the middle, and up; positions are tokens."""
 
-    model_class = UNet2DConditionModel
     folder = "unet"
-    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
@@ -35,6 +33,26 @@ class UNetBackbone(PromptedBackbone):
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
         middle = [] if model.mid_block is None else [model.mid_block]
         return [model.conv_in, *model.down_blocks, *middle, *model.up_blocks]
+
+    def hidden_states(self, output: Any) -> torch.Tensor:
+        # A block on the way down returns what it hands across as well.
+        features = output[0] if isinstance(output, tuple) else output
+        return features.flatten(2).mT
+
+    def activation_bytes(self, size: int) -> int:
+        n_tokens = (size // self.codec.factor) ** 2
+        # On the way up, the finest level holds what came across as well; 16 as for a
+        # Transformer's block.
+        finest = 2 * self.info.width_of(0)
+        blocks = 16 * n_tokens * finest * self.dtype.itemsize
+        return max(blocks, self.codec.activation_bytes(size))
+
+
+class UNetBackbone(UNetBlocks, PromptedBackbone):
+    """The U-Nets that cross-attend to a text."""
+
+    model_class = UNet2DConditionModel
+    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
     @classmethod
     def encode_prompt(
@@ -87,16 +105,3 @@ class UNetBackbone(PromptedBackbone):
             encoder_hidden_states=condition["encoder_hidden_states"],
             added_cond_kwargs=added,
         )
-
-    def hidden_states(self, output: Any) -> torch.Tensor:
-        # A block on the way down returns what it hands across as well.
-        features = output[0] if isinstance(output, tuple) else output
-        return features.flatten(2).mT
-
-    def activation_bytes(self, size: int) -> int:
-        n_tokens = (size // self.codec.factor) ** 2
-        # On the way up, the finest level holds what came across as well; 16 as for a
-        # Transformer's block.
-        finest = 2 * self.info.width_of(0)
-        blocks = 16 * n_tokens * finest * self.dtype.itemsize
-        return max(blocks, self.codec.activation_bytes(size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from sklearn_difffeat.checkpoints._weights import find_weights
 
 # Their configurations carry their names: tokenizer_2/tokenizer_config.json.
 PREFIXED = "scheduler", "tokenizer"
+FLAT = "unet", "scheduler"
 
 
 def read_part(source: Source, folder: str) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def read_part(source: Source, folder: str) -> dict[str, Any]:
     """
     kind = folder.partition("_")[0] if folder.startswith(PREFIXED) else ""
     name = f"{kind}_config.json" if kind else "config.json"
-    file = f"{folder}/{name}" if folder else "model_index.json"
+    place = place_of(source, folder)
+    file = f"{place}{name}" if folder else "model_index.json"
     config = source.read_json(file)
     if config is None:
         raise ValueError(
@@ -33,6 +36,21 @@ def read_part(source: Source, folder: str) -> dict[str, Any]:
             "model's sub-folders, as diffusers' save_pretrained lays them out."
         )
     return config
+
+
+def defaults_of(kind: Any) -> dict[str, Any]:
+    """Return what a configuration may leave out, as files of older versions do."""
+    parameters = signature(kind.__init__).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
+def place_of(source: Source, folder: str) -> str:
+    """Return where a part lies: its folder and a slash, or nothing for the root.
+
+    Pipelines of a U-Net and a scheduler were published without folders.
+    """
+    is_flat = folder in FLAT and not source.find("unet/config.json")
+    return "" if is_flat and source.find("config.json") else f"{folder}/"
 
 
 def load_part(
@@ -45,10 +63,11 @@ def load_part(
     ValueError
         When the files lack tensors that the configuration asks for.
     """
+    place = place_of(source, folder)
     model, loading = kind.from_pretrained(
         source.snapshot,
-        subfolder=folder,
-        variant=find_weights(source, f"{folder}/").variant,
+        subfolder=place.rstrip("/") or None,
+        variant=find_weights(source, place).variant,
         dtype=dtype,
         low_cpu_mem_usage=False,
         output_loading_info=True,

@@ -16,6 +16,9 @@ from sklearn_difffeat.checkpoints._fingerprint import folder_fingerprint
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 DENOISERS = ("transformer", "unet")
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
+# Model types that transformers took over from code on the hub, which their checkpoints
+# still name; it is not run.
+PORTED = ("eurobert", "nomic_bert")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -72,6 +75,12 @@ class Source:
         ask = not self.local_files_only
         sizes = _hub.file_sizes(self.location, self.revision, ask=ask)
         return None if sizes is None else sizes.get(file)
+
+    @property
+    def ported(self) -> bool:
+        """Whether transformers has the code that its authors put beside the weights."""
+        config = self.read_json("config.json") or {}
+        return config.get("model_type") in PORTED
 
     @property
     def snapshot(self) -> str:
@@ -222,7 +231,7 @@ def carries_code(source: Source) -> bool:
     """Whether a configuration names code that lies beside the weights."""
     files = [f"{part}/config.json" for part in DENOISERS]
     if not any(map(source.at_hand, files)):
-        files = ["config.json", "tokenizer_config.json"]
+        files = ["tokenizer_config.json"] + ["config.json"] * (not source.ported)
     return any((source.read_json(file) or {}).get("auto_map") for file in files)
 
 

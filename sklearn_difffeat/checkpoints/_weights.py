@@ -119,7 +119,19 @@ def check_weights(source: Source) -> None:
     ------
     FileNotFoundError
         Naming the first file that is missing.
+    ValueError
+        When a part is quantised, which would have to be undone to compute with it.
     """
+    for part in (part for stage in _stages(source) for part in stage):
+        config = source.read_json(f"{part}config.json") or {}
+        quantised = config.get("quantization_config")
+        if quantised:
+            method = quantised.get("quant_method", "an unknown method")
+            raise ValueError(
+                f"backbone={source.name!r} is quantised by {method} "
+                f"({part}config.json), which is not read; use the model that it was "
+                "made from, with dtype='bfloat16' where memory is short."
+            )
     if source.on_hub and not source.local_files_only:
         return
     files = weight_files(source)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.image_oracle import PICTURES, transformer
+from safetensors.torch import load_file, save_file
 
 from sklearn_difffeat.backbones import _prompt
 
@@ -103,3 +104,66 @@ def test_sentencepiece_that_is_not_installed_is_named(
     monkeypatch.setattr(_prompt, "is_sentencepiece_available", lambda: False)
     with pytest.raises(ImportError, match="pip install sentencepiece protobuf"):
         transformer(folder).fit_transform(PICTURES)
+
+
+def test_a_unet_without_folders_is_read_as_one_with_them(checkpoints, tmp_path):
+    folder = checkpoints("ddpm")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(folder / "model_index.json", flat)
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            shutil.copy(file, flat)
+    expected = transformer(folder).fit_transform(PICTURES)
+    np.testing.assert_array_equal(transformer(flat).fit_transform(PICTURES), expected)
+    (flat / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="only half downloaded"):
+        transformer(flat).fit(PICTURES)
+
+
+def test_a_unet_that_needs_more_than_a_picture_is_an_error_of_fit(
+    checkpoints, tmp_path
+):
+    ddpm = checkpoints("ddpm")
+    folder = edited(ddpm, tmp_path / "a", "unet/config.json", num_class_embeds=10)
+    with pytest.raises(ValueError, match="U-Net that is told a class"):
+        transformer(folder).fit(PICTURES)
+    folder = edited(ddpm, tmp_path / "b", "model_index.json", _class_name="LDMPipeline")
+    with pytest.raises(ValueError, match="belongs to a 'LDMPipeline'"):
+        transformer(folder).fit(PICTURES)
+
+
+def test_words_in_quotation_marks_reach_hunyuan_image(checkpoints):
+    drawn, other = (
+        transformer(
+            checkpoints("hunyuan-image"), block="last", prompt=f'a sign, "{word}"'
+        ).fit_transform(PICTURES)
+        for word in ("cat", "tac")
+    )
+    assert np.isfinite(drawn).all()
+    assert not np.allclose(drawn, other, rtol=1e-4)
+
+
+def test_an_encoder_that_float16_cannot_hold_runs_in_float32(checkpoints, tmp_path):
+    folder = tmp_path / "sd"
+    shutil.copytree(checkpoints("sd1.5"), folder)
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    # Norms that follow undo the factor.
+    tensors["encoder.conv_in.weight"] *= 3e5
+    save_file(tensors, path, {"format": "pt"})
+    pictures = np.concatenate([PICTURES, np.full_like(PICTURES[:1], 127)])
+    exact, half = (
+        transformer(folder, dtype=dtype).fit_transform(pictures)
+        for dtype in ("float32", "float16")
+    )
+    np.testing.assert_allclose(half, exact, rtol=0.05, atol=0.02)
+
+
+def test_a_quantised_part_is_refused_by_the_name_of_its_method(checkpoints, tmp_path):
+    flux, method = checkpoints("flux-schnell"), {"quant_method": "bitsandbytes"}
+    for part in ("transformer", "text_encoder_2"):
+        file = f"{part}/config.json"
+        folder = edited(flux, tmp_path / part, file, quantization_config=method)
+        with pytest.raises(ValueError, match=f"quantised by bitsandbytes .{file}"):
+            transformer(folder).fit(PICTURES)

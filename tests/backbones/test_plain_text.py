@@ -181,3 +181,17 @@ def test_a_sentence_piece_checkpoint_pools_no_control_token(bert_folder):
     }
     assert not special & set(tokens.ids[tokens.real].tolist())
     assert tokens.real.any(dim=1).tolist() == [True, False, True]
+
+
+def test_texts_of_unknown_tokens_are_counted_in_one_warning(tmp_path):
+    texts = ["a red apple", "红色的苹果和绿色的梨", "naïve café", "かわいい猫の絵", ""]
+    transformer = TextDiffusionFeatureTransformer(cache=tmp_path / "features.db")
+    message = (
+        r"2 of 5 texts are mostly unknown tokens to mdlm-tiny; try "
+        r"backbone='FacebookAI/xlm-roberta-base'"
+    )
+    for _ in range(2):
+        # The second time nothing is tokenized: the features are stored.
+        with pytest.warns(UserWarning, match=message) as caught:
+            transformer.fit_transform(texts)
+        assert len(caught) == 1

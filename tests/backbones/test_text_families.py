@@ -11,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import word_tokenizer
 from helpers.text_checkpoints import (
+    BY_BLOCKS,
     FAMILIES,
     MASK,
     REMOTE,
@@ -34,6 +36,15 @@ from sklearn_difffeat.text import TextReader
 # Dream's code sets what newer versions of transformers name otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")
 
+NAMES = (
+    "MDLM",
+    "LLaDAModelLM",
+    "LLaDAMoEModelLM",
+    "LLaDA2MoeModelLM",
+    "DreamModel",
+    "BD3LM",
+    "SDARForCausalLM",
+)
 TEXTS = ["a red apple", "the small bird and the blue boat", "house", "a red boat"]
 
 
@@ -72,6 +83,17 @@ def tokens_of(backbone, text):
     return reader.prepare(backbone, reader.read([text])).inputs
 
 
+def mask_of_training(length, size=4):
+    """Masks of BD3-LM: own block, unmasked past, and the unmasked text by blocks."""
+    mask = torch.zeros(2 * length, 2 * length, dtype=torch.bool)
+    for i in range(length):
+        for j in range(length):
+            mask[i, j] = i // size == j // size
+            mask[i, length + j] = i // size > j // size
+            mask[length + i, length + j] = i // size >= j // size
+    return mask
+
+
 def plain_states(family, model, tokens, timestep, mask_token):
     """Run the model's own forward on one text and catch what each block returns."""
     caught = []
@@ -83,10 +105,23 @@ def plain_states(family, model, tokens, timestep, mask_token):
     ids = tokens.ids.masked_fill(hidden, mask_token)
     handles = [block.register_forward_hook(catch) for block in blocks_of(family, model)]
     with torch.no_grad():
-        if family == "mdlm":
+        if family in BY_BLOCKS:
+            length = ids.shape[1]
+            mask = mask_of_training(length)
+            both = torch.cat([ids, tokens.ids], dim=1)
+            if family == "bd3lm":
+                model.backbone.mask, model.backbone.n = mask, length
+                model(both, torch.zeros(1), False)
+            else:
+                if family == "llada2_moe":
+                    mask = mask.float().log()
+                positions = torch.arange(length).repeat(2)[None]
+                model(both, mask[None, None], positions)
+            caught = [states[:, :length] for states in caught]
+        elif family == "mdlm":
             sigma = torch.full((1,), -np.log1p(-timestep / 1000))
             model(ids, sigma.float(), False, True)
-        elif family in ("llada", "dream"):
+        elif family in ("llada", "lladamoe", "dream"):
             model(ids, use_cache=False)
         else:
             model(ids)
@@ -218,7 +253,7 @@ def test_describing_runs_no_code_and_reads_no_weights(family, checkpoints, tmp_p
     info = describe_backbone(folder)
     assert (info.n_blocks, info.width, info.input_size) == (3, 16, 24)
     assert (info.modality, info.n_timesteps, info.carries_code) == ("text", 1000, True)
-    assert info.family in ("MDLM", "LLaDAModelLM", "DreamModel")
+    assert info.family in NAMES
     with pytest.raises(ValueError, match="carries code of its own") as error:
         TextDiffusionFeatureTransformer(folder).fit(TEXTS)
     assert "set trust_remote_code=True" in str(error.value)
@@ -266,8 +301,11 @@ def test_code_is_not_imported_untrusted_by_any_way(checkpoints):
         )
 
 
-def test_a_pickle_of_a_model_with_code_works_in_a_new_process(checkpoints, tmp_path):
-    folder, _ = checkpoints["mdlm"]
+@pytest.mark.parametrize("family", ["mdlm", "sdar"])
+def test_a_pickle_of_a_model_with_code_works_in_a_new_process(
+    family, checkpoints, tmp_path
+):
+    folder, _ = checkpoints[family]
     transformer = transformer_of(folder, timestep=200).fit(TEXTS)
     (tmp_path / "fitted.pickle").write_bytes(pickle.dumps(transformer))
     code = (
@@ -422,3 +460,41 @@ def test_models_with_code_load_from_safetensors_without_gaps_only(
     torch.save(tensors | {"lost": lost}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no safetensors weights"):
         transformer_of(folder).fit(TEXTS).transform(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["Albert", "BigBird"])
+def test_other_masked_language_models_are_read_or_refused_by_name(kind, tmp_path):
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "vocab_size": 40, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(
+        **sizes, embedding_size=16, max_position_embeddings=34
+    )
+    model = getattr(transformers, f"{kind}ForMaskedLM")(config)
+    model.save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    transformer = TextDiffusionFeatureTransformer(tmp_path, dtype="float32")
+    if kind == "BigBird":
+        assert np.isfinite(transformer.fit_transform(TEXTS)).all()
+        return
+    # All of ALBERT's blocks are one.
+    message = "is a AlbertForMaskedLM, whose blocks do not run one after another"
+    with pytest.raises(ValueError, match=message):
+        transformer.fit_transform(TEXTS)
+
+
+def test_code_that_transformers_took_over_is_not_asked_for(checkpoints, tmp_path):
+    folder, _ = checkpoints["eurobert"]
+    shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForMaskedLM": "modeling.EuroBertForMaskedLM"}}
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "copy" / "modeling.py").write_text("raise SystemExit\n")
+    expected = TextDiffusionFeatureTransformer(folder).fit_transform(TEXTS)
+    for trust in (False, True):
+        transformer = TextDiffusionFeatureTransformer(
+            tmp_path / "copy", trust_remote_code=trust
+        )
+        np.testing.assert_allclose(transformer.fit_transform(TEXTS), expected)
+    assert not describe_backbone(tmp_path / "copy").carries_code

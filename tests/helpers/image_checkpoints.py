@@ -6,7 +6,11 @@ import transformers
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -21,6 +25,16 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    GlmConfig,
+    GlmModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -75,6 +89,48 @@ def gemma_encoder():
     sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8}
     return Gemma2Model(
         Gemma2Config(vocab_size=32, num_key_value_heads=1, **sizes, **layers)
+    )
+
+
+# What a chat template makes of messages, whose contents may be parts.
+CHAT = """{% for message in messages %}{{ message['role'] }}:
+{%- if message['content'] is string %}{{ message['content'] }}
+{%- else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}
+{%- endif %}
+{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"""
+LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+LANGUAGE = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, **LAYERS}
+
+
+def qwen_tokenizer():
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def glm_tokenizer():
+    tokenizer = qwen_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 256)]
+    )
+    return tokenizer
+
+
+def qwen3_config(**options):
+    return Qwen3Config(**LANGUAGE | {"head_dim": 8} | options)
+
+
+def qwen_vl():
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config=LANGUAGE | {"rope_parameters": rope},
+            vision_config=vision | {"out_hidden_size": 16},
+        )
     )
 
 
@@ -326,6 +382,209 @@ def sdxl():
     }
 
 
+def chroma():
+    return {
+        "transformer": diffusers.ChromaTransformer2DModel(
+            **HEADS,
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            joint_attention_dim=32,
+            axes_dims_rope=(2, 2, 4),
+            approximator_num_channels=16,
+            approximator_hidden_dim=16,
+            approximator_layers=1,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": t5_encoder(),
+        "tokenizer": t5_tokenizer(),
+    }
+
+
+def flux2(*, n_words=27, guidance=False):
+    width = 16 * 3
+    return {
+        "transformer": diffusers.Flux2Transformer2DModel(
+            **HEADS,
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            joint_attention_dim=width,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(2, 2, 2, 2),
+            guidance_embeds=guidance,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": AutoencoderKLFlux2(
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+        ),
+        # Of its layers three are read, the deepest of which is n_words.
+        "text_encoder": Qwen3ForCausalLM(qwen3_config(num_hidden_layers=n_words)),
+        "tokenizer": qwen_tokenizer(),
+    }
+
+
+def flux2_dev():
+    text = LANGUAGE | {"model_type": "mistral", "head_dim": 8, "num_hidden_layers": 30}
+    vision = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16}
+    vision |= {"num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8}
+    config = Mistral3Config(text_config=text, vision_config=vision)
+    encoder = Mistral3ForConditionalGeneration(config)
+    return flux2(guidance=True) | {"text_encoder": encoder}
+
+
+def qwen_image():
+    return {
+        "transformer": diffusers.QwenImageTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=16,
+            out_channels=4,
+            num_layers=3,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 4, 4),
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.5, -0.5, 1.0, 0.0],
+            latents_std=[2.0, 1.5, 0.5, 1.0],
+        ),
+        "text_encoder": qwen_vl(),
+        "tokenizer": qwen_tokenizer(),
+    }
+
+
+def z_image():
+    return {
+        "transformer": diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=24,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[4, 4, 4],
+            axes_lens=[300, 4, 4],
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": Qwen3Model(qwen3_config()),
+        "tokenizer": qwen_tokenizer(),
+    }
+
+
+def cogview4():
+    config = GlmConfig(**LANGUAGE | {"head_dim": 8, "pad_token_id": 0})
+    return {
+        "transformer": diffusers.CogView4Transformer2DModel(
+            **HEADS,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            text_embed_dim=16,
+            time_embed_dim=8,
+            condition_dim=4,
+            sample_size=4,
+            rope_axes_dim=(8, 8),
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True,
+            base_shift=0.25,
+            max_shift=0.75,
+            time_shift_type="linear",
+        ),
+        "vae": vae(4, scaling_factor=1.0, shift_factor=0.0),
+        "text_encoder": GlmModel(config),
+        "tokenizer": glm_tokenizer(),
+    }
+
+
+def hunyuan_dit():
+    return {
+        "transformer": diffusers.HunyuanDiT2DModel(
+            **HEADS,
+            hidden_size=16,
+            patch_size=2,
+            in_channels=4,
+            num_layers=4,
+            sample_size=4,
+            cross_attention_dim=16,
+            cross_attention_dim_t5=32,
+            pooled_projection_dim=16,
+        ),
+        "scheduler": DDPMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.03
+        ),
+        "vae": vae(4, scaling_factor=0.13025),
+        "text_encoder": clip_encoder(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": t5_encoder(),
+        "tokenizer_2": t5_tokenizer(),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+
+def hunyuan_image(**options):
+    return {
+        "transformer": diffusers.HunyuanImageTransformer2DModel(
+            **HEADS,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_single_layers=2,
+            num_refiner_layers=1,
+            text_embed_dim=16,
+            text_embed_2_dim=32,
+            rope_axes_dim=(4, 4),
+            **options,
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": AutoencoderKLHunyuanImage(
+            in_channels=3,
+            out_channels=3,
+            latent_channels=4,
+            block_out_channels=(32,) * 5,
+            layers_per_block=1,
+            spatial_compression_ratio=16,
+            sample_size=32,
+            scaling_factor=0.75289,
+        ),
+        "text_encoder": qwen_vl(),
+        "tokenizer": qwen_tokenizer(),
+        "text_encoder_2": t5_encoder(),
+        "tokenizer_2": t5_tokenizer(),
+    }
+
+
+def hunyuan_image_distilled():
+    return hunyuan_image(guidance_embeds=True, use_meanflow=True)
+
+
+def ddpm():
+    return {
+        "unet": diffusers.UNet2DModel(
+            sample_size=32,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+        ),
+        "scheduler": DDPMScheduler(),
+    }
+
+
 # Pipeline and parts by the name of a family.
 FAMILIES = {
     "dit": ("DiTPipeline", dit),
@@ -342,6 +601,16 @@ FAMILIES = {
     "sd1.5": ("StableDiffusionPipeline", stable_diffusion),
     "sd2.1": ("StableDiffusionPipeline", stable_diffusion_2),
     "sdxl": ("StableDiffusionXLPipeline", sdxl),
+    "chroma": ("ChromaPipeline", chroma),
+    "cogview4": ("CogView4Pipeline", cogview4),
+    "ddpm": ("DDPMPipeline", ddpm),
+    "flux2-dev": ("Flux2Pipeline", flux2_dev),
+    "flux2-klein": ("Flux2KleinPipeline", flux2),
+    "hunyuan-dit": ("HunyuanDiTPipeline", hunyuan_dit),
+    "hunyuan-image": ("HunyuanImagePipeline", hunyuan_image),
+    "hunyuan-image-distilled": ("HunyuanImagePipeline", hunyuan_image_distilled),
+    "qwen-image": ("QwenImagePipeline", qwen_image),
+    "z-image": ("ZImagePipeline", z_image),
 }
 
 
@@ -363,3 +632,7 @@ def _spread(module):
     for parameter in module.parameters():
         if parameter.numel() and float(parameter.detach().std(correction=0)) == 0:
             torch.nn.init.normal_(parameter, std=0.1)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)

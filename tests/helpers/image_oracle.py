@@ -28,6 +28,20 @@ BLOCKS = {
     "sd1.5": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
     "sd2.1": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
     "sdxl": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
+    "chroma": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "cogview4": ["patch_embed", "transformer_blocks"],
+    "ddpm": ["conv_in", "down_blocks", "mid_block", "up_blocks"],
+    "flux2-dev": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "flux2-klein": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "hunyuan-dit": ["pos_embed", "blocks"],
+    "hunyuan-image": ["x_embedder", "transformer_blocks", "single_transformer_blocks"],
+    "hunyuan-image-distilled": [
+        "x_embedder",
+        "transformer_blocks",
+        "single_transformer_blocks",
+    ],
+    "qwen-image": ["img_in", "transformer_blocks"],
+    "z-image": ["all_x_embedder", "noise_refiner", "layers"],
 }
 FLOW = {
     "sd3",
@@ -38,6 +52,23 @@ FLOW = {
     "sana",
     "lumina2",
     "auraflow",
+    "chroma",
+    "cogview4",
+    "flux2-dev",
+    "flux2-klein",
+    "hunyuan-image",
+    "hunyuan-image-distilled",
+    "qwen-image",
+    "z-image",
+}
+# Pipelines that guide by a second pass, unless they are told not to.
+UNGUIDED = {
+    "chroma": {"guidance_scale": 1.0},
+    "cogview4": {"guidance_scale": 1.0, "timesteps": [TIMESTEP]},
+    "flux2-klein": {"guidance_scale": 1.0},
+    "hunyuan-dit": {"guidance_scale": 1.0, "use_resolution_binning": False},
+    "qwen-image": {"true_cfg_scale": 1.0},
+    "z-image": {"guidance_scale": 0.0},
 }
 
 
@@ -46,18 +77,34 @@ def transformer(folder, **options):
     return ImageDiffusionFeatureTransformer(folder, **options)
 
 
-def noisy_latents(pipeline, flow):
-    """Encode the pictures and bring them to the timestep, by the papers' formulas."""
-    pixels = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 127.5 - 1
-    encoded, config = pipeline.vae.encode(pixels), pipeline.vae.config
+def encode(pipeline, pixels):
+    """Bring pictures to latents, by the papers' formulas."""
+    if not hasattr(pipeline, "vae"):
+        return pixels
+    config = pipeline.vae.config
+    if isinstance(pipeline.vae, diffusers.AutoencoderKLFlux2):
+        return pipeline._encode_vae_image(pixels, None)
     if isinstance(pipeline.vae, diffusers.AutoencoderDC):
-        latents = encoded.latent * config.scaling_factor
-    else:
-        mode = encoded.latent_dist.mode()
-        latents = (mode - (config.shift_factor or 0)) * config.scaling_factor
+        return pipeline.vae.encode(pixels).latent * config.scaling_factor
+    if isinstance(pipeline.vae, diffusers.AutoencoderKLQwenImage):
+        mode = pipeline.vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
+        mean, std = map(torch.tensor, (config.latents_mean, config.latents_std))
+        return (mode - mean[:, None, None]) / std[:, None, None]
+    mode = pipeline.vae.encode(pixels).latent_dist.mode()
+    return (mode - (config.get("shift_factor") or 0)) * config.scaling_factor
+
+
+def noisy_latents(pipeline, family):
+    """Encode the pictures and bring them to the timestep."""
+    pixels = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = encode(pipeline, pixels)
     noise = gaussian_noise(0, 0, tuple(latents.shape[1:])).expand_as(latents)
-    if flow:
+    if family in FLOW:
         sigma = TIMESTEP / 1000
+        if family == "cogview4":
+            # Of 4 tokens, where 256 are the base: 0.25 + 0.75 * sqrt(4 / 256).
+            shift = 0.34375
+            sigma = shift / (shift + 1 / sigma - 1)
         return (1 - sigma) * latents + sigma * noise
     kept = pipeline.scheduler.alphas_cumprod[TIMESTEP]
     return kept.sqrt() * latents + (1 - kept).sqrt() * noise
@@ -71,10 +118,22 @@ def one_step(pipeline, family, latents, prompt):
         steps, null_class = (torch.full((n_rows,), n) for n in (TIMESTEP, 1000))
         pipeline.transformer(latents, timestep=steps, class_labels=null_class)
         return
+    if family == "ddpm":
+        # Nor does this one.
+        pipeline.unet(latents, torch.tensor(TIMESTEP))
+        return
     options = {"height": SIDE, "width": SIDE, "output_type": "latent"}
+    options |= UNGUIDED.get(family, {})
     if family in FLOW:
-        pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+        if family != "cogview4":
+            pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
         options["sigmas"] = [TIMESTEP / 1000]
+        options["num_inference_steps"] = 1
+    elif family == "hunyuan-dit":
+        step_once = pipeline.scheduler.set_timesteps
+        pipeline.scheduler.set_timesteps = lambda n, device: step_once(
+            timesteps=[TIMESTEP], device=device
+        )
     else:
         config = pipeline.scheduler.config
         pipeline.scheduler = diffusers.DDPMScheduler.from_config(config)
@@ -83,9 +142,15 @@ def one_step(pipeline, family, latents, prompt):
         options["use_resolution_binning"] = False
     if family == "sana":
         options["complex_human_instruction"] = None
-    if family.startswith("flux"):
+    if family == "chroma":
+        # At the prompt's own length, where it does not matter that diffusers adds its
+        # mask of 0 and 1 to the attention; one token of padding is seen.
+        n_words = len(pipeline.tokenizer(prompt).input_ids)
+        options["max_sequence_length"] = n_words + 1
+    if family in ("flux-schnell", "flux-dev", "chroma", "qwen-image"):
         latents = pipeline._pack_latents(latents, n_rows, channels, *sides)
-    pipeline(prompt, latents=latents, num_images_per_prompt=n_rows, **options)
+    options |= {"latents": latents, "num_images_per_prompt": n_rows}
+    pipeline(prompt=prompt, **options)
 
 
 @torch.no_grad()
@@ -99,12 +164,14 @@ def pipeline_features(folder, family, prompt):
         folder, **dict.fromkeys(absent)
     )
     pipeline.set_progress_bar_config(disable=True)
-    latents = noisy_latents(pipeline, family in FLOW)
+    latents = noisy_latents(pipeline, family)
     model = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
     model.eval()
     modules = []
     for name in BLOCKS[family]:
         module = getattr(model, name)
+        if isinstance(module, torch.nn.ModuleDict):
+            module = torch.nn.ModuleList(module.values())
         is_list = isinstance(module, torch.nn.ModuleList)
         modules += list(module) if is_list else [module]
     caught = [[] for _ in modules]
@@ -121,10 +188,15 @@ def pipeline_features(folder, family, prompt):
             maps = output[0] if isinstance(output, tuple) else output
             tokens = maps.flatten(2).transpose(1, 2)
         else:
-            tokens = output[1] if isinstance(output, tuple) else output
+            first = family.startswith(("cogview4", "hunyuan"))
+            tokens = output[1 - first] if isinstance(output, tuple) else output
         n_rows = len(PICTURES)
+        if family == "z-image":
+            # The picture stands first, and is embedded in one row.
+            tokens = tokens if tokens.ndim == 3 else tokens.unflatten(0, (n_rows, -1))
+            tokens = tokens[:, :4]
         tokens = tokens[-n_rows:] if prompt else tokens[:n_rows]
-        if family in ("lumina2", "auraflow"):
+        if family.startswith(("lumina2", "auraflow", "chroma", "flux2")):
             # The text stands before the picture, which has 2 x 2 tokens.
             tokens = tokens[:, -4:]
         means.append(tokens.mean(dim=1))

@@ -32,8 +32,7 @@ PNG = RECORDED / "picture.png"
 N_PROJECTED = 4
 PLACEHOLDER = "the checkpoint's fingerprint"
 EMBEDDED = {"dit-tiny": "image", "mdlm-tiny": "text"}
-# The package has no AuraFlow: the documentation shows how to add it.
-IMAGE = [name for name in image_checkpoints.FAMILIES if name != "auraflow"]
+IMAGE = list(image_checkpoints.FAMILIES)
 SMALL = (
     dict.fromkeys(IMAGE, "image")
     | {"dit-legacy": "image"}

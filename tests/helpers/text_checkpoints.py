@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import torch
-from conftest import WORDS, build_masked_lm, word_tokenizer
+from conftest import OTHERS, WORDS, build_masked_lm, word_tokenizer
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-NATIVE = ("bert", "roberta", "distilbert", "modernbert")
-REMOTE = ("mdlm", "llada", "dream")
+NATIVE = ("bert", "roberta", "distilbert", "modernbert", *OTHERS)
+# Block diffusion models: they are run on masked and unmasked texts, in blocks of 4.
+BY_BLOCKS = ("bd3lm", "sdar", "llada2_moe")
+REMOTE = ("mdlm", "llada", "dream", "lladamoe", *BY_BLOCKS)
 FAMILIES = (*NATIVE, *REMOTE)
 CODE = Path(__file__).parent / "remote_code"
 VOCABULARY = {word: i for i, word in enumerate(["<|endoftext|>", *WORDS])}
@@ -33,6 +36,25 @@ def build_remote(family, **changes):
         sizes = {"d_model": 16, "n_layers": 3, "n_heads": 2, "mlp_hidden_size": 32}
         sizes |= {"vocab_size": MASK + 1, "max_sequence_length": 24}
         return LLaDAModelLM(LLaDAConfig(**sizes | {"mask_token_id": MASK} | changes))
+    if family == "bd3lm":
+        from helpers.remote_code.modeling_bd3lm import BD3LM, BD3LMConfig
+
+        sizes = {"hidden_dim": 16, "cond_dim": 8, "n_blocks": 3, "n_heads": 2}
+        sizes |= {"vocab_size": MASK + 1, "model_length": 24, "attn_backend": "sdpa"}
+        return BD3LM(BD3LMConfig(**sizes | changes))
+    if family in KINDS:
+        names, kind = KINDS[family]
+        code = import_module(f"helpers.remote_code.modeling_{family}")
+        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+        sizes |= {"intermediate_size": 32, "vocab_size": MASK + 1}
+        sizes |= {"max_position_embeddings": 24, "mask_token_id": MASK}
+        config = getattr(code, f"{names}Config")(**sizes | {"block_size": 4} | changes)
+        config.rope_parameters = {"rope_type": "linear", "factor": 1.0} | (
+            {"rope_theta": config.rope_theta, "partial_rotary_factor": 0.5}
+            if family == "llada2_moe"
+            else {"rope_theta": config.rope_theta}
+        )
+        return getattr(code, kind)(config)
     from helpers.remote_code.modeling_dream import DreamConfig, DreamModel
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -46,8 +68,23 @@ def build_remote(family, **changes):
     return DreamModel(config)
 
 
+KINDS = {
+    "lladamoe": ("LLaDAMoE", "LLaDAMoEModelLM"),
+    "llada2_moe": ("LLaDA2Moe", "LLaDA2MoeModelLM"),
+    "sdar": ("SDAR", "SDARForCausalLM"),
+}
+
+
+LAYERED = "tie_word_embeddings", "model.embed_tokens.weight", "lm_head.weight"
 # What says that a model's head is its embedding, and the names of the two.
 TIED = {
+    "lladamoe": LAYERED,
+    "llada2_moe": (
+        "tie_word_embeddings",
+        "model.word_embeddings.weight",
+        "lm_head.weight",
+    ),
+    "sdar": LAYERED,
     "mdlm": (
         "tie_word_embeddings",
         "backbone.vocab_embed.embedding",
@@ -58,12 +95,9 @@ TIED = {
         "model.transformer.wte.weight",
         "model.transformer.ff_out.weight",
     ),
-    "dream": (
-        "tie_word_embeddings",
-        "model.embed_tokens.weight",
-        "lm_head.weight",
-    ),
+    "dream": LAYERED,
 }
+TIED["bd3lm"] = TIED["mdlm"]
 
 
 def save_tied(family, folder, stored):
@@ -102,6 +136,15 @@ def published_config(family, model):
             "AutoModel": f"modeling_{family}.{name}",
         },
     }
+    if family in KINDS:
+        body = type(model.model).__name__
+        config["auto_map"] |= {
+            "AutoModel": f"modeling_{family}.{body}",
+            "AutoModelForCausalLM": f"modeling_{family}.{name}",
+        }
+        config |= {"rope_scaling": None, "rope_theta": model.config.rope_theta}
+    if family == "bd3lm":
+        config["attn_backend"] = "flex"
     if family == "dream":
         config |= {"rope_scaling": None, "rope_theta": 10000.0}
     return config
@@ -154,16 +197,24 @@ def save(family, folder, **changes):
 
 def blocks_of(family, model):
     """Return the embedding and the blocks, as the family's own code names them."""
-    if family == "mdlm":
+    if family in ("mdlm", "bd3lm"):
         return [model.backbone.vocab_embed, *model.backbone.blocks]
     if family == "llada":
         return [model.model.transformer.wte, *model.model.transformer.blocks]
-    if family == "dream":
+    if family == "llada2_moe":
+        return [model.model.word_embeddings, *model.model.layers]
+    if family in ("dream", "lladamoe", "sdar"):
         return [model.model.embed_tokens, *model.model.layers]
     if family == "modernbert":
         return [model.model.embeddings, *model.model.layers]
     if family == "distilbert":
         body = model.distilbert
         return [body.embeddings, *body.transformer.layer]
-    body = getattr(model, family)
+    if family == "eurobert":
+        return [model.model.embed_tokens, *model.model.layers]
+    if family == "nomic_bert":
+        return [model.nomic_bert.embeddings, *model.nomic_bert.layers]
+    if family == "electra":
+        return [model.electra.embeddings_project, *model.electra.encoder.layer]
+    body = getattr(model, model.base_model_prefix)
     return [body.embeddings, *body.encoder.layer]
