@@ -88,11 +88,9 @@ def split_unknown(Y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
     if not gaps.any():
         return Y, None
     values = np.asarray(Y)
-    filled = np.where(
-        gaps, values.dtype.type(0) if values.dtype.kind == "f" else 0, values
-    )
-    if filled.dtype.kind == "f":
-        return filled, ~gaps
+    if values.dtype.kind == "f":
+        return np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf), ~gaps
+    filled = np.where(gaps, 0, values)
     try:
         return filled.astype(np.float64), ~gaps
     except (TypeError, ValueError):

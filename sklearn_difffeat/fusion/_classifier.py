@@ -257,6 +257,11 @@ class FusionClassifier(
         """Check what fit was given; rows without weight are left out."""
         layout = getattr(X, "_layout", None)
         y, known = split_unknown(y) if np.ndim(y) == 2 else (y, None)
+        if known is not None and known.shape[1] < 2:
+            raise ValueError(
+                "Input y contains NaN, and only an indicator matrix of two labels or "
+                "more may; leave out the rows whose class is not known."
+            )
         data, target = validate_data(
             self, densified_columns(X), y, multi_output=True, **MATRIX
         )
@@ -278,9 +283,18 @@ class FusionClassifier(
             absent = None if absent is None else absent[rows]
             known = None if known is None else known[rows]
         kind, classes, Y = encode_target(target)
-        self._layout, self._declared = layout, declared
         return TrainingRows(
-            data, target, kind, classes, Y, known, weight, modalities, absent
+            data,
+            target,
+            kind=kind,
+            classes=classes,
+            Y=Y,
+            known=known,
+            weight=weight,
+            modalities=modalities,
+            absent=absent,
+            layout=layout,
+            declared=declared,
         )
 
     def _learn(
@@ -358,7 +372,8 @@ class FusionClassifier(
         }
         self.heads_ = None if self.fusion_dim is None else heads.astype(dtype)
         self.n_iter_ = 0 if found is None else found.n_iter
-        self._kind = rows.kind
+        self._kind, self._layout = rows.kind, rows.layout
+        self._declared = rows.declared
         self._sparse_target = sparse.issparse(rows.target)
         return self
 
@@ -489,13 +504,13 @@ class FusionClassifier(
         >>> FusionClassifier().fit(X, Y).score(X, Y)
         1.0
         """
+        check_is_fitted(self)
         if self._kind != "indicator":
             return super().score(X, y, sample_weight)
         return self._mean_average_precision(X, y, sample_weight)
 
     def _mean_average_precision(self, X: Any, y: Any, sample_weight: Any) -> float:
         """mAP over what y knows; for classes, of one against the rest."""
-        check_is_fitted(self)
         proba, known = self.predict_proba(X), None
         if self._kind == "indicator":
             y, known = split_unknown(y)

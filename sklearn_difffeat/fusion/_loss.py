@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from sklearn_difffeat._process import refuse_inherited_gpu, uses_torch
 from sklearn_difffeat.fusion._data import Float, row_chunks, weighted_counts
-from sklearn_difffeat.fusion._principal_axes import PrincipalAxes, row_space
+from sklearn_difffeat.fusion._principal_axes import (
+    DiagonalAxes,
+    PrincipalAxes,
+    row_space,
+)
 
 # Products of fewer rows are slower, longer temporary arrays leave the caches.
 _MIN_ROWS, _CHUNK_ENTRIES = 2048, 1 << 17
@@ -40,6 +44,8 @@ class LabelledRows:
         Torch device of the matrix products; None computes with numpy.
     seed : int, RandomState instance or None, default=0
         As for :class:`PrincipalAxes`.
+    axes : DiagonalAxes, default=None
+        Those of X where its columns are principal axes already.
 
     Attributes
     ----------
@@ -64,9 +70,13 @@ class LabelledRows:
         softmax: bool = False,
         device: str | None = None,
         seed: Any = 0,
+        axes: DiagonalAxes | None = None,
     ) -> None:
-        X, self.rotation = row_space(X)
-        self.axes = PrincipalAxes(X, sample_weight, seed)
+        self.rotation = None
+        if axes is None:
+            X, self.rotation = row_space(X)
+            axes = PrincipalAxes(X, sample_weight, seed)
+        self.axes: DiagonalAxes = axes
         self.C, self.softmax = C, softmax
         (self.n_rows, self.n_features), self.n_labels = X.shape, Y.shape[1]
         self.weight_sum, self.dtype = sample_weight.sum(), X.dtype

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_difffeat.fusion._data import Float, column_moments, weighted_counts
-from sklearn_difffeat.modalities._array import Columns
+from sklearn_difffeat.modalities._array import Columns, Layout
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class TrainingRows:
     weight : ndarray of shape (n,), float64
     modalities : dict of str to slice or ndarray of int
     absent : ndarray of shape (n, n_modalities), bool, or None
+    layout : tuple of (str, int) or None
+        What a ModalityArray remembers.
+    declared : bool
+        Whether anything told the modalities.
     """
 
     X: Any
@@ -42,6 +46,8 @@ class TrainingRows:
     weight: Float
     modalities: dict[str, Columns]
     absent: NDArray[np.bool_] | None
+    layout: Layout | None
+    declared: bool
 
     def take(self, rows: NDArray[np.intp]) -> TrainingRows:
         """These rows alone."""
