@@ -277,15 +277,16 @@ class FusionClassifier(
         if not declared:
             warn_of_sparse_stacks(data)
         absent = absent_modalities(data, modalities, declared)
-        if not weight.all():
-            rows = weight > 0
+        rows = np.flatnonzero(weight)
+        if len(rows) < len(weight):
             data, target, weight = data[rows], target[rows], weight[rows]
             absent = None if absent is None else absent[rows]
             known = None if known is None else known[rows]
         kind, classes, Y = encode_target(target)
         return TrainingRows(
-            data,
-            target,
+            number=rows,
+            X=data,
+            target=target,
             kind=kind,
             classes=classes,
             Y=Y,

@@ -45,7 +45,9 @@ class LabelledRows:
     seed : int, RandomState instance or None, default=0
         As for :class:`PrincipalAxes`.
     axes : DiagonalAxes, default=None
-        Those of X where its columns are principal axes already.
+        Those of X where its columns are principal axes already, of other columns.
+    rotation : ndarray of shape (d, r), default=None
+        Takes weights of the axes to those of these columns.
 
     Attributes
     ----------
@@ -71,8 +73,9 @@ class LabelledRows:
         device: str | None = None,
         seed: Any = 0,
         axes: DiagonalAxes | None = None,
+        rotation: NDArray[Any] | None = None,
     ) -> None:
-        self.rotation = None
+        self.rotation = rotation
         if axes is None:
             X, self.rotation = row_space(X)
             axes = PrincipalAxes(X, sample_weight, seed)

@@ -19,6 +19,8 @@ class TrainingRows:
 
     Attributes
     ----------
+    number : ndarray of shape (n,), int
+        Of each row, among those given to fit.
     X : ndarray or CSR of shape (n, d)
     target : ndarray or CSR of shape (n,) or (n, L)
         y as it was given, but 0 where it is not known.
@@ -37,6 +39,7 @@ class TrainingRows:
         Whether anything told the modalities.
     """
 
+    number: NDArray[np.intp]
     X: Any
     target: Any
     kind: str
@@ -53,6 +56,7 @@ class TrainingRows:
         """These rows alone."""
         return replace(
             self,
+            number=self.number[rows],
             X=self.X[rows],
             target=self.target[rows],
             Y=self.Y[rows],

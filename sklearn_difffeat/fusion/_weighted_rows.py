@@ -1,0 +1,107 @@
+"""The same rows under several weights of their modalities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sklearn_difffeat.fusion import _principal_axes
+from sklearn_difffeat.fusion._data import Float, row_chunks
+from sklearn_difffeat.fusion._principal_axes import DiagonalAxes
+from sklearn_difffeat.modalities._array import Columns
+
+
+class WeightedRows:
+    """Rows in their principal axes, for any weights of the modalities.
+
+    Weights of modalities scale the blocks of the Gram matrix, which is computed once:
+    that of the rows or of the columns, whichever are fewer. The eigenvectors of the
+    scaled matrix turn the rows to axes in which the preconditioner of every label and
+    every C is diagonal, and an L2 penalty does not see the turn.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d), float32 or float64
+        Standardised features.
+    sample_weight : ndarray of shape (n,), float64
+        All positive.
+    modalities : dict of str to slice or ndarray of int
+    """
+
+    def __init__(
+        self, X: NDArray[Any], sample_weight: Float, modalities: dict[str, Columns]
+    ) -> None:
+        self._X, self._modalities = X, modalities
+        self._root, self._weight_sum = np.sqrt(sample_weight), sample_weight.sum()
+        n, d = X.shape
+        self._by_rows, self._small = n < d, min(n, d) <= _principal_axes._MAX_FULL
+        if not self._small:
+            return
+        if self._by_rows:
+            self._grams = {
+                name: _gram(X[:, columns].T, self._root)
+                for name, columns in modalities.items()
+            }
+        else:
+            self._grams = {"all": _gram(X * self._root[:, None].astype(X.dtype))}
+
+    def turned(
+        self, factor: Float
+    ) -> tuple[NDArray[Any], DiagonalAxes | None, NDArray[Any] | None]:
+        """Rows of ``X * factor`` in their principal axes.
+
+        Parameters
+        ----------
+        factor : ndarray of shape (d,)
+            Weight of each column, the same within a modality.
+
+        Returns
+        -------
+        rows : ndarray of shape (n, r)
+        axes : DiagonalAxes or None
+        rotation : ndarray of shape (d, r) or None
+            Takes weights of the r axes to those of the columns. Beyond 4,096 rows and
+            columns there are only the rows, as they are.
+        """
+        dtype = self._X.dtype
+        if not self._small:
+            return self._X * factor.astype(dtype), None, None
+        if self._by_rows:
+            moments, axes = _leading(
+                sum(
+                    factor[columns][0] ** 2 * self._grams[name]
+                    for name, columns in self._modalities.items()
+                )
+            )
+            spread = np.sqrt(moments)
+            rows = axes * spread / self._root[:, None]
+            back = (axes / spread * self._root[:, None]).astype(dtype)
+            rotation = (self._X.T @ back) * factor[:, None].astype(dtype)
+        else:
+            moments, rotation = _leading(self._grams["all"] * np.outer(factor, factor))
+            rows = self._X @ (factor[:, None] * rotation).astype(dtype)
+        axes = DiagonalAxes(moments, self._weight_sum)
+        return np.ascontiguousarray(rows, dtype=dtype), axes, rotation
+
+
+def _gram(X: NDArray[Any], weight: Float | None = None) -> Float:
+    """Sum of the outer products of the rows of X, in double precision."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for rows in row_chunks(*X.shape):
+        part = X[rows].astype(np.float64)
+        if weight is not None:
+            part *= weight
+        total += part.T @ part
+    return total
+
+
+def _leading(gram: Float) -> tuple[Float, Float]:
+    """Eigenvalues and eigenvectors, without those that are rounding errors."""
+    moments, axes = linalg.eigh(
+        gram, driver="evd", overwrite_a=True, check_finite=False
+    )
+    kept = moments > len(moments) * np.finfo(float).eps * moments[-1]
+    return moments[kept], axes[:, kept]
