@@ -18,7 +18,7 @@ class WeightedRows:
     """Rows in their principal axes, for any weights of the modalities.
 
     Weights of modalities scale the blocks of the Gram matrix, which is computed once:
-    that of the rows or of the columns, whichever are fewer. The eigenvectors of the
+    that of the columns, or of the rows where these are far fewer. The eigenvectors of the
     scaled matrix turn the rows to axes in which the preconditioner of every label and
     every C is diagonal, and an L2 penalty does not see the turn.
 
@@ -37,16 +37,19 @@ class WeightedRows:
         self._X, self._modalities = X, modalities
         self._root, self._weight_sum = np.sqrt(sample_weight), sample_weight.sum()
         n, d = X.shape
-        self._by_rows, self._small = n < d, min(n, d) <= _principal_axes._MAX_FULL
+        self._small = min(n, d) <= _principal_axes._MAX_FULL
+        # Axes of the columns may come from single precision, at half the cost: they
+        # are orthonormal all the same.
+        self._by_rows = 4 * n < 3 * d or d > _principal_axes._MAX_FULL
         if not self._small:
             return
         if self._by_rows:
             self._grams = {
-                name: _gram(X[:, columns].T, self._root)
+                name: _gram(X[:, columns].T, self._root, np.float64)
                 for name, columns in modalities.items()
             }
         else:
-            self._grams = {"all": _gram(X * self._root[:, None].astype(X.dtype))}
+            self._grams = {"all": _gram(X * self._root[:, None], 1.0, X.dtype)}
 
     def turned(
         self, factor: Float
@@ -70,38 +73,40 @@ class WeightedRows:
         if not self._small:
             return self._X * factor.astype(dtype), None, None
         if self._by_rows:
-            moments, axes = _leading(
+            moments, axes = _eigh(
                 sum(
                     factor[columns][0] ** 2 * self._grams[name]
                     for name, columns in self._modalities.items()
                 )
             )
+            # What is left are rounding errors.
+            kept = moments > len(moments) * np.finfo(float).eps * moments[-1]
+            moments, axes = moments[kept], axes[:, kept]
             spread = np.sqrt(moments)
             rows = axes * spread / self._root[:, None]
             back = (axes / spread * self._root[:, None]).astype(dtype)
             rotation = (self._X.T @ back) * factor[:, None].astype(dtype)
         else:
-            moments, rotation = _leading(self._grams["all"] * np.outer(factor, factor))
-            rows = self._X @ (factor[:, None] * rotation).astype(dtype)
-        axes = DiagonalAxes(moments, self._weight_sum)
+            used = np.flatnonzero(factor)
+            scaled = factor[used].astype(dtype)
+            gram = self._grams["all"][np.ix_(used, used)] * np.outer(scaled, scaled)
+            moments, axes = _eigh(gram)
+            moments = np.maximum(moments, 0)
+            rows = (self._X[:, used] * scaled) @ axes
+            rotation = np.zeros((len(factor), len(used)), dtype)
+            rotation[used] = axes
+        axes = DiagonalAxes(moments.astype(np.float64), self._weight_sum)
         return np.ascontiguousarray(rows, dtype=dtype), axes, rotation
 
 
-def _gram(X: NDArray[Any], weight: Float | None = None) -> Float:
-    """Sum of the outer products of the rows of X, in double precision."""
-    total = np.zeros((X.shape[1], X.shape[1]))
+def _gram(X: NDArray[Any], weight: Any, dtype: Any) -> NDArray[Any]:
+    """Sum of the outer products of the rows of ``X * weight``."""
+    total = np.zeros((X.shape[1], X.shape[1]), dtype)
     for rows in row_chunks(*X.shape):
-        part = X[rows].astype(np.float64)
-        if weight is not None:
-            part *= weight
+        part = (X[rows] * weight).astype(dtype, copy=False)
         total += part.T @ part
     return total
 
 
-def _leading(gram: Float) -> tuple[Float, Float]:
-    """Eigenvalues and eigenvectors, without those that are rounding errors."""
-    moments, axes = linalg.eigh(
-        gram, driver="evd", overwrite_a=True, check_finite=False
-    )
-    kept = moments > len(moments) * np.finfo(float).eps * moments[-1]
-    return moments[kept], axes[:, kept]
+def _eigh(gram: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
