@@ -18,9 +18,9 @@ class WeightedRows:
     """Rows in their principal axes, for any weights of the modalities.
 
     Weights of modalities scale the blocks of the Gram matrix, which is computed once:
-    that of the columns, or of the rows where these are far fewer. The eigenvectors of the
-    scaled matrix turn the rows to axes in which the preconditioner of every label and
-    every C is diagonal, and an L2 penalty does not see the turn.
+    that of the columns, or of the rows where these are far fewer. The eigenvectors of
+    the scaled matrix turn the rows to axes in which the preconditioner of every label
+    and every C is diagonal, and an L2 penalty does not see the turn.
 
     Parameters
     ----------
