@@ -97,6 +97,11 @@ random_state, verbose
 modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
         Of the fit on all rows, as in :class:`FusionClassifier`.
 
+    Notes
+    -----
+    The best mean over the folds wins, except that a modality is left out unless it
+    brings more than one standard error of the difference over the folds.
+
     See Also
     --------
     FusionClassifier : With a C and weights that are given.
@@ -234,9 +239,9 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        best, C = best_candidate(scores, Cs)
-        self._learn(rows, C, weights[best])
-        self.C_, self.modality_weights_ = C, weights[best]
+        best, place = best_candidate(scores, weights)
+        self._learn(rows, float(Cs[place]), weights[best])
+        self.C_, self.modality_weights_ = float(Cs[place]), weights[best]
         self.scores_, self.weights_, self.Cs_ = scores, weights, Cs
         return self
 
@@ -349,16 +354,29 @@ def candidate_weights(spec: Any, rows: TrainingRows) -> list[dict[str, float]]:
     return [{name: float(each.get(name, 1)) for name in names} for each in asked]
 
 
-def best_candidate(scores: Float, Cs: Float) -> tuple[int, float]:
-    """Place among the weights, and C, with the best mean over the folds."""
+def best_candidate(scores: Float, weights: list[dict[str, float]]) -> tuple[int, int]:
+    """Place among the weights and among the Cs of the candidate to take.
+
+    That with the best mean over the folds; but of those with fewer modalities the best
+    one, where the lead over it is less than its standard error over the folds. The
+    best of many noisy means is too often one that uses noise.
+    """
     if np.isnan(scores).all(axis=0).any():
         raise ValueError(
             "A candidate has the score NaN in every fold; give folds whose held-out "
             "rows have positive labels, or another scoring."
         )
     mean = np.nanmean(scores, axis=0)
-    best, place = np.unravel_index(mean.argmax(), mean.shape)
-    return int(best), float(Cs[place])
+    best = np.unravel_index(mean.argmax(), mean.shape)
+    n_used = np.array([np.count_nonzero(list(each.values())) for each in weights])
+    for number in np.unique(n_used[n_used < n_used[best[0]]]):
+        fewer = np.where((n_used == number)[:, None], mean, -np.inf)
+        other = np.unravel_index(fewer.argmax(), mean.shape)
+        lead = scores[:, *best] - scores[:, *other]
+        lead = lead[~np.isnan(lead)]
+        if len(lead) > 1 and lead.mean() < lead.std(ddof=1) / np.sqrt(len(lead)):
+            return int(other[0]), int(other[1])
+    return int(best[0]), int(best[1])
 
 
 def fit_fold(

@@ -49,7 +49,9 @@ class WeightedRows:
                 for name, columns in modalities.items()
             }
         else:
-            self._grams = {"all": _gram(X * self._root[:, None], 1.0, X.dtype)}
+            self._grams = {
+                "all": _gram(X * self._root[:, None].astype(X.dtype), 1.0, X.dtype)
+            }
 
     def turned(
         self, factor: Float
