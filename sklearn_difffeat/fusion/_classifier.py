@@ -256,14 +256,16 @@ class FusionClassifier(
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check what fit was given; rows without weight are left out."""
         layout = getattr(X, "_layout", None)
-        y, known = split_unknown(y) if np.ndim(y) == 2 else (y, None)
-        if known is not None and known.shape[1] < 2:
+        filled, known = split_unknown(y)
+        if known is None or known.ndim != 2:
+            filled, known = y, None
+        elif known.shape[1] < 2:
             raise ValueError(
                 "Input y contains NaN, and only an indicator matrix of two labels or "
                 "more may; leave out the rows whose class is not known."
             )
         data, target = validate_data(
-            self, densified_columns(X), y, multi_output=True, **MATRIX
+            self, densified_columns(X), filled, multi_output=True, **MATRIX
         )
         check_dense_copy_fits(data)
         weight = _check_sample_weight(
