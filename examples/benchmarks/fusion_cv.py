@@ -1,11 +1,10 @@
 """Time of FusionClassifierCV, and of a fit with unknown labels, beside scikit-learn's.
 
 The first table chooses C and the weight of the image: by FusionClassifierCV, and by
-GridSearchCV over FusionClassifier with the same grid, folds and scores. The second hides
-a share of the labels of the training rows: FusionClassifier takes them as NaN, and one
-LogisticRegression a label is fitted on the rows that know it. Features and labels are
-those of ``fusion.py``; each model is timed in this process, one after the other, on its
-one thread.
+GridSearchCV over FusionClassifier with the same grid, folds and scores. The second
+hides a share of the labels of the training rows: FusionClassifier takes them as NaN,
+and one LogisticRegression a label is fitted on the rows that know it. The features are
+the correlated ones of ``fusion.py``; all models run in this process, on one thread.
 
     python examples/benchmarks/fusion_cv.py
 """

@@ -44,8 +44,8 @@ from sklearn_difffeat.fusion._solver import finish, fit_linear
 from sklearn_difffeat.fusion._training import TrainingRows
 from sklearn_difffeat.fusion._weighted_rows import WeightedRows
 
-# Nearer to its minimum a candidate scores within 0.001 of what it scores here.
-_FOLD_TOL = 1e-4
+# Nearer to its minimum a candidate scores within about 0.001 of what it scores here.
+_FOLD_TOL = 1e-5
 _LOWER = (0.3, 0.1, 0.0)
 
 
@@ -79,7 +79,7 @@ class FusionClassifierCV(FusionClassifier):
         Folds fitted at the same time.
     modalities, fusion_dim, class_weight, standardize, max_iter, tol, device, \
 random_state, verbose
-        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-4.
+        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-5.
 
     Attributes
     ----------
