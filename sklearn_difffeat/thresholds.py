@@ -104,18 +104,19 @@ def best_threshold(
         raise ValueError(
             f"proba is {proba[row]} in row {row}; give finite probabilities."
         )
+    weight = None
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(
+        weight = _check_sample_weight(
             sample_weight, proba, dtype=np.float64, ensure_non_negative=True
         )
     known = ~np.isnan(label)
     if not known.all():
         label, proba = label[known], proba[known]
-        sample_weight = None if sample_weight is None else sample_weight[known]
-        if not len(label) or (sample_weight is not None and not sample_weight.any()):
+        weight = None if weight is None else weight[known]
+        if not len(label) or (weight is not None and not weight.any()):
             return 0.5, np.nan
     _, misses, _, hits, cuts = confusion_matrix_at_thresholds(
-        label, proba, pos_label=1, sample_weight=sample_weight
+        label, proba, pos_label=1, sample_weight=weight
     )
     if not hits[-1] or not misses[-1]:
         return 0.5, np.nan

@@ -372,7 +372,7 @@ def best_candidate(scores: Float, weights: list[dict[str, float]]) -> tuple[int,
     for number in np.unique(n_used[n_used < n_used[best[0]]]):
         fewer = np.where((n_used == number)[:, None], mean, -np.inf)
         other = np.unravel_index(fewer.argmax(), mean.shape)
-        lead = scores[:, *best] - scores[:, *other]
+        lead = scores[:, best[0], best[1]] - scores[:, other[0], other[1]]
         lead = lead[~np.isnan(lead)]
         if len(lead) > 1 and lead.mean() < lead.std(ddof=1) / np.sqrt(len(lead)):
             return int(other[0]), int(other[1])
@@ -399,7 +399,7 @@ def fit_fold(
         train.weight,
         train.known,
     )
-    options = {
+    options: dict[str, Any] = {
         "tol": max(model.tol, _FOLD_TOL),
         "max_iter": model.max_iter,
         "precision": float(np.finfo(train.X.dtype).eps),

@@ -97,8 +97,8 @@ class WeightedRows:
             rows = (self._X[:, used] * scaled) @ axes
             rotation = np.zeros((len(factor), len(used)), dtype)
             rotation[used] = axes
-        axes = DiagonalAxes(moments.astype(np.float64), self._weight_sum)
-        return np.ascontiguousarray(rows, dtype=dtype), axes, rotation
+        diagonal = DiagonalAxes(moments.astype(np.float64), self._weight_sum)
+        return np.ascontiguousarray(rows, dtype=dtype), diagonal, rotation
 
 
 def _gram(X: NDArray[Any], weight: Any, dtype: Any) -> NDArray[Any]:
