@@ -10,7 +10,7 @@ from sklearn_difffeat.backbones import (
     release_backbones,
 )
 from sklearn_difffeat.display import BlockTimestepDisplay, EmbeddingDisplay
-from sklearn_difffeat.fusion import FusionClassifier
+from sklearn_difffeat.fusion import FusionClassifier, FusionClassifierCV
 from sklearn_difffeat.image import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.metrics import clustering_report, multilabel_report
 from sklearn_difffeat.pipeline import make_fusion_pipeline
@@ -28,6 +28,7 @@ __all__ = [
     "EmbeddingDisplay",
     "FeatureStore",
     "FusionClassifier",
+    "FusionClassifierCV",
     "ImageDiffusionFeatureTransformer",
     "LocalSearchCV",
     "TextDiffusionFeatureTransformer",

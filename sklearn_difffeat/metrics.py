@@ -7,8 +7,8 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import (
-    average_precision_score,
     calinski_harabasz_score,
     davies_bouldin_score,
     precision_recall_fscore_support,
@@ -17,7 +17,7 @@ from sklearn.metrics import (
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_difffeat._indicator import check_indicator
+from sklearn_difffeat._indicator import check_indicator, split_unknown
 
 
 @validate_params(
@@ -35,14 +35,16 @@ def multilabel_report(
     Parameters
     ----------
     Y_true : array-like or sparse matrix of shape (n_samples, n_labels)
-        Indicator matrix of 0 and 1.
+        Indicator matrix of 0 and 1; NaN where it is not known whether a row has a
+        label.
     Y_score : array-like of shape (n_samples, n_labels)
         Probabilities, or any scores that ``threshold`` divides.
     threshold : float, default=0.5
         A label counts as predicted where its score is at least this.
     top_k : int, default=3
         For the ``_top{k}`` scores only the k highest scores of a row count, of equal
-        ones the first, and those still have to reach the threshold.
+        ones the first, and those still have to reach the threshold. A label that is
+        not known in a row takes none of its k places.
 
     Returns
     -------
@@ -54,12 +56,14 @@ def multilabel_report(
         predicted has precision 0. ``CF1``: harmonic mean of CP and CR.
         ``CF1_mean``: mean over labels of each label's F1, the other number that is
         published under the name CF1. ``OP``, ``OR``, ``OF1``: over all decisions.
-        The same with ``_top{k}`` behind the name.
+        The same with ``_top{k}`` behind the name. All are taken over the entries of
+        Y_true that are known: average precision, precision and recall of a label over
+        the rows that know it.
 
     Raises
     ------
     ValueError
-        When the shapes differ, or Y_true holds anything but 0 and 1.
+        When the shapes differ, or Y_true holds anything but 0, 1 and NaN.
 
     References
     ----------
@@ -73,6 +77,7 @@ def multilabel_report(
     >>> report["mAP"], report["CF1"]
     (1.0, 0.857...)
     """
+    Y_true, known = split_unknown(Y_true)
     truth = check_indicator(Y_true, "Y_true").astype(int)
     # Unsigned and boolean scores would not survive the minus below.
     score = check_array(Y_score, input_name="Y_score", dtype=[np.float64, np.float32])
@@ -90,11 +95,12 @@ def multilabel_report(
             UserWarning,
             stacklevel=2,
         )
-    report = {"mAP": float("nan")}
-    if positive.any():
-        kept = truth[:, positive], score[:, positive]
-        report["mAP"] = float(average_precision_score(*kept, average="macro"))
+    report = {"mAP": mean_average_precision(truth, score, known)}
     predicted = score >= threshold
+    if known is not None:
+        # Absent and not predicted: no score counts such an entry.
+        truth, predicted = truth * known, predicted & known
+        score = np.where(known, score, -np.inf)
     report |= _decisions(truth, predicted)
     k = min(top_k, score.shape[1])
     highest = np.zeros_like(predicted)
@@ -102,6 +108,69 @@ def multilabel_report(
     np.put_along_axis(highest, top, True, axis=1)
     scores = _decisions(truth, predicted & highest)
     return report | {f"{name}_top{top_k}": value for name, value in scores.items()}
+
+
+def mean_average_precision(
+    truth: NDArray[Any],
+    score: NDArray[Any],
+    known: NDArray[np.bool_] | None = None,
+    sample_weight: Any = None,
+) -> float:
+    """Mean over the labels with a positive of the average precision of known entries.
+
+    Parameters
+    ----------
+    truth : ndarray of shape (n_samples, n_labels), 0 or 1
+    score : ndarray of shape (n_samples, n_labels)
+    known : ndarray of shape (n_samples, n_labels), bool, default=None
+        None means that all entries are known; else `truth` is 0 where they are not.
+    sample_weight : array-like of shape (n_samples,), default=None
+
+    Returns
+    -------
+    float
+        NaN where no label has a positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat.metrics import mean_average_precision
+    >>> truth, score = np.array([[1, 0], [0, 0]]), np.array([[0.2, 0.6], [0.3, 0.8]])
+    >>> mean_average_precision(truth, score)
+    0.5
+    >>> mean_average_precision(truth, score, np.array([[True, True], [False, True]]))
+    1.0
+    """
+    weight = np.ones(len(truth)) if sample_weight is None else np.asarray(sample_weight)
+    counted = weight > 0
+    precisions = []
+    for label in range(truth.shape[1]):
+        rows = counted if known is None else counted & known[:, label]
+        hit = truth[rows, label] != 0
+        if hit.any():
+            precision = average_precision(hit, score[rows, label], weight[rows])
+            precisions.append(precision)
+    return float(np.mean(precisions)) if precisions else float("nan")
+
+
+def average_precision(
+    hit: NDArray[np.bool_], score: NDArray[Any], weight: NDArray[Any]
+) -> float:
+    """That of scikit-learn, which checks its input for longer than it computes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat.metrics import average_precision
+    >>> average_precision(np.array([True, False]), np.array([0.5, 0.5]), np.ones(2))
+    0.5
+    """
+    order = np.argsort(-score, kind="stable")
+    hits, called = np.cumsum(weight[order] * hit[order]), np.cumsum(weight[order])
+    # Rows of equal scores are called together.
+    ends = np.flatnonzero(np.diff(score[order], append=np.nan))
+    hits, called = hits[ends], called[ends]
+    return float(np.diff(hits, prepend=0) @ (hits / called) / hits[-1])
 
 
 def _decisions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -138,7 +207,8 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
     labels : array-like of shape (n_rows,), or array-like or sparse matrix of shape \
 (n_rows, n_labels)
         One label a row; or an indicator matrix, of which the rows with exactly one
-        label are used, since a row of several labels belongs to no one cluster.
+        label are used, since a row of several labels belongs to no one cluster. Rows
+        with a NaN, a label that is not known, are left out.
 
     Returns
     -------
@@ -151,8 +221,8 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
     Raises
     ------
     ValueError
-        When Z holds NaN, the lengths differ, an indicator matrix holds anything but 0
-        and 1, or there are fewer than two labels or as many as rows.
+        When Z holds NaN, the lengths differ, an indicator matrix holds anything but
+        0, 1 and NaN, or there are fewer than two labels or as many as rows.
 
     See Also
     --------
@@ -168,7 +238,7 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
     """
     Z = check_array(Z, input_name="Z")
     if np.ndim(labels) == 2:
-        indicator = check_indicator(labels, "labels")
+        indicator = check_indicator(labels, "labels", unknown=True)
         check_consistent_length(Z, indicator)
         used = indicator.sum(axis=1) == 1
         Z, clusters = Z[used], indicator[used].argmax(axis=1)

@@ -16,23 +16,17 @@ from sklearn.base import (
     clone,
 )
 from sklearn.metrics import confusion_matrix_at_thresholds
-from sklearn.model_selection import (
-    BaseCrossValidator,
-    BaseShuffleSplit,
-    PredefinedSplit,
-    check_cv,
-    cross_val_predict,
-)
-from sklearn.model_selection._split import _CVIterableWrapper
+from sklearn.model_selection import check_cv
 from sklearn.utils import Tags, _safe_indexing, column_or_1d, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
-    get_routing_for_object,
     process_routing,
 )
+from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_method_params,
     _check_sample_weight,
@@ -41,7 +35,8 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from sklearn_difffeat._indicator import check_indicator
+from sklearn_difffeat._folds import folds_of_rows
+from sklearn_difffeat._indicator import check_indicator, split_unknown
 
 __all__ = ["TunedThresholdsClassifierCV", "best_threshold"]
 
@@ -66,6 +61,7 @@ def best_threshold(
     Parameters
     ----------
     label : array-like of shape (n_samples,), 0 or 1
+        NaN where it is not known; such a row is left out.
     proba : array-like of shape (n_samples,)
     scoring : {"f1", "balanced_accuracy"}
     sample_weight : array-like of shape (n_samples,), default=None
@@ -77,13 +73,13 @@ def best_threshold(
         ``proba >= threshold`` has this score, and no other threshold a better one. It
         is halfway between two probabilities, or between the lowest and 0; or the upper
         of the two where no number of their precision is between them. 0.5 and NaN for
-        a label that is constant over the rows of weight.
+        a label that is constant, or nowhere known, over the rows of weight.
 
     Raises
     ------
     ValueError
-        If a probability is not finite, `label` holds anything but 0 and 1, `scoring`
-        is unknown, or the weights are negative, not finite or all 0.
+        If a probability is not finite, `label` holds anything but 0, 1 and NaN,
+        `scoring` is none of these, or the weights are negative, not finite or all 0.
 
     Examples
     --------
@@ -96,7 +92,8 @@ def best_threshold(
     """
     if scoring not in _SCORES:
         raise ValueError(f"scoring is {scoring!r}; give one of {sorted(_SCORES)}.")
-    label = check_indicator(column_or_1d(label), "label", ensure_2d=False)
+    label = check_indicator(label, "label", ensure_2d=False, unknown=True)
+    label = column_or_1d(label)
     proba = column_or_1d(proba)
     check_consistent_length(label, proba)
     if proba.dtype not in (np.float16, np.float32):
@@ -107,12 +104,19 @@ def best_threshold(
         raise ValueError(
             f"proba is {proba[row]} in row {row}; give finite probabilities."
         )
+    weight = None
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(
-            sample_weight, label, dtype=np.float64, ensure_non_negative=True
+        weight = _check_sample_weight(
+            sample_weight, proba, dtype=np.float64, ensure_non_negative=True
         )
+    known = ~np.isnan(label)
+    if not known.all():
+        label, proba = label[known], proba[known]
+        weight = None if weight is None else weight[known]
+        if not len(label) or (weight is not None and not weight.any()):
+            return 0.5, np.nan
     _, misses, _, hits, cuts = confusion_matrix_at_thresholds(
-        label, proba, pos_label=1, sample_weight=sample_weight
+        label, proba, pos_label=1, sample_weight=weight
     )
     if not hits[-1] or not misses[-1]:
         return 0.5, np.nan
@@ -149,7 +153,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Fitted on all rows.
     best_thresholds_ : ndarray of shape (n_labels,)
         A label is present where its probability is at least this; 0.5 for a label
-        that is constant in y.
+        that is constant in y, or that no row knows.
     best_scores_ : ndarray of shape (n_labels,)
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
@@ -198,7 +202,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like or sparse matrix of shape (n_samples, n_labels)
-            Indicator matrix of 0 and 1.
+            Indicator matrix of 0 and 1. NaN where it is not known whether a row has a
+            label, for an estimator that takes it, such as :class:`FusionClassifier`:
+            the threshold of a label is found on the rows that know it.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in the scores of the thresholds and in the fits of the
             estimator. A weight of 2 is the row twice in the same fold, a weight of 0 is
@@ -227,6 +233,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         ``set_fit_request(sample_weight=True)``. The thresholds count every row once
         after ``set_fit_request(sample_weight=False)`` of this class itself.
         """
+        y, known = split_unknown(y)
         X, y = indexable(X, y)
         kind = type_of_target(y, input_name="y")
         if kind != "multilabel-indicator":
@@ -241,37 +248,23 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             routed = process_routing(self, "fit", **own, **params)
             split, fit = routed.splitter.split, routed.estimator.fit
             # cross_val_predict routes again, by the names that the caller uses.
-            passed = own | params
-            asked = get_routing_for_object(self.estimator).consumes("fit", passed)
-            passed = {name: passed[name] for name in asked}
             weighs = self._get_metadata_request().fit.requests["sample_weight"]
         else:
             split = {"groups": params.pop("groups", None)}
-            passed = fit = params | own
+            fit = params | own
             weighs = None
         weight = _weights_of_rows(own or fit, X)
         rows = np.arange(_num_samples(X))
         if weight is not None and _weights_in(fit):
             rows = np.flatnonzero(weight)
-        folds = _folds(check_cv(self.cv, y, classifier=True), X, y, split, rows)
+        cv = check_cv(self.cv, y, classifier=True)
+        folds = folds_of_rows(cv, X, y, split, rows)
+        if known is not None:
+            y = np.where(known, y, np.nan)
         if len(rows) < len(y):
-            fit, passed = (_check_method_params(X, p, rows) for p in (fit, passed))
+            fit = _check_method_params(X, fit, rows)
             X, y = _safe_indexing(X, rows), y[rows]
-        proba = cross_val_predict(
-            self.estimator,
-            X,
-            y,
-            cv=folds,
-            n_jobs=self.n_jobs,
-            method="predict_proba",
-            params=passed,
-        )
-        if isinstance(proba, list):
-            raise ValueError(
-                f"predict_proba of {type(self.estimator).__name__} gives one array per "
-                "label, but one array of shape (n_samples, n_labels) is needed; wrap "
-                "the classifier in OneVsRestClassifier or use FusionClassifier."
-            )
+        proba = _held_out_proba(self.estimator, X, y, folds, fit, self.n_jobs)
         wrong = np.argwhere(~np.isfinite(proba))
         if len(wrong):
             row, label = wrong[0]
@@ -386,20 +379,45 @@ def _weights_of_rows(params: dict[str, Any], X: Any) -> NDArray[np.float64] | No
     return weights[0]
 
 
-def _folds(
-    cv: Any, X: Any, y: NDArray[Any], params: dict[str, Any], rows: NDArray[np.intp]
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Folds of these rows, numbered among them."""
-    numbers_rows = isinstance(cv, _CVIterableWrapper | PredefinedSplit)
-    looks_at_rows = isinstance(cv, BaseCrossValidator | BaseShuffleSplit)
-    if looks_at_rows and not numbers_rows:
-        params = _check_method_params(X, params, rows)
-        return list(cv.split(_safe_indexing(X, rows), y[rows], **params))
-    # Numbers that somebody gave mean the rows of X as it is.
-    place = np.full(len(y), -1)
-    place[rows] = np.arange(len(rows))
-    folds = [
-        tuple(part[part >= 0] for part in (place[np.asarray(i)] for i in fold))
-        for fold in cv.split(X, y, **params)
-    ]
-    return [(train, test) for train, test in folds if len(test)]
+def _held_out_proba(
+    estimator: Any,
+    X: Any,
+    y: NDArray[Any],
+    folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    fit: dict[str, Any],
+    n_jobs: int | None,
+) -> NDArray[Any]:
+    """Probabilities (n_samples, n_labels) of each row by the model of its fold.
+
+    cross_val_predict codes the values of y anew, and would take NaN for a class.
+    """
+    held = np.concatenate([test for _, test in folds])
+    if not np.array_equal(np.sort(held), np.arange(len(y))):
+        raise ValueError(
+            "cv does not test each row once, and every row needs one held-out "
+            "probability; give folds that share out the rows, such as KFold."
+        )
+    parts = Parallel(n_jobs=n_jobs)(
+        delayed(_proba_of_fold)(clone(estimator), X, y, *fold, fit) for fold in folds
+    )
+    return np.concatenate(parts)[np.argsort(held)]
+
+
+def _proba_of_fold(
+    estimator: Any,
+    X: Any,
+    y: NDArray[Any],
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    fit: dict[str, Any],
+) -> NDArray[Any]:
+    rows, target = _safe_split(estimator, X, y, train)
+    estimator.fit(rows, target, **_check_method_params(X, fit, train))
+    proba = estimator.predict_proba(_safe_split(estimator, X, y, test, train)[0])
+    if isinstance(proba, list):
+        raise ValueError(
+            f"predict_proba of {type(estimator).__name__} gives one array per "
+            "label, but one array of shape (n_samples, n_labels) is needed; wrap "
+            "the classifier in OneVsRestClassifier or use FusionClassifier."
+        )
+    return proba

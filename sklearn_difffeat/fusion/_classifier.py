@@ -21,14 +21,16 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
+    check_consistent_length,
     check_is_fitted,
     validate_data,
 )
 
+from sklearn_difffeat._indicator import check_indicator, split_unknown
 from sklearn_difffeat.fusion._data import (
+    Float,
     absent_modalities,
     class_weights,
-    column_moments,
     column_weights,
     encode_target,
     scaled_chunks,
@@ -41,7 +43,9 @@ from sklearn_difffeat.fusion._input import (
     warn_of_sparse_stacks,
 )
 from sklearn_difffeat.fusion._loss import LabelledRows
-from sklearn_difffeat.fusion._solver import solve
+from sklearn_difffeat.fusion._solver import Solution, solve
+from sklearn_difffeat.fusion._training import TrainingRows
+from sklearn_difffeat.metrics import mean_average_precision
 from sklearn_difffeat.modalities._array import Columns
 from sklearn_difffeat.modalities._columns import names_modalities, resolve_modalities
 
@@ -79,7 +83,7 @@ class FusionClassifier(
     modality_weights : dict of str to float, default=None
         Factor on the standardised columns of a modality, 1 where not named. The
         weights of a modality with factor f are penalised 1/f**2 as strongly: a
-        weak modality beside a strong one wants less than 1.
+        weak modality beside a strong one wants less than 1, and 0 leaves it out.
     standardize : bool, default=True
         Bring each column to mean 0 and variance 1 over the weighted rows that have
         its modality, so that a few very large channels do not rule the penalty.
@@ -117,7 +121,7 @@ class FusionClassifier(
         Columns of each modality.
     mean_, scale_ : ndarray of shape (n_features,), float64
         What is subtracted from a column, and what it is then divided by: its
-        standard deviation over the weight of its modality.
+        standard deviation over the weight of its modality, infinite at weight 0.
     n_iter_ : int
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features,)
@@ -133,6 +137,13 @@ class FusionClassifier(
 
     A label that is constant in y is predicted constant, with the probability that
     half a row of the other kind would leave.
+
+    An entry of an indicator y that is NaN is not known: it is left out of the loss and
+    of the balanced weights of its label, whose weights are those of a
+    LogisticRegression on the rows that know it. Columns are standardised over all
+    rows. A label that no row knows is predicted absent, with a probability of a half.
+    scikit-learn's own checks of y do not take NaN: a search over such rows needs a
+    splitter, such as ``cv=KFold(5)``, and no scorer but that of ``score``.
 
     The problem with `fusion_dim` starts from the directions in which the solution
     without it keeps most of its logits. A narrow one is not convex: no step is uphill,
@@ -210,7 +221,8 @@ class FusionClassifier(
             float32 and float64 are kept; rows may lack modalities (all NaN). A sparse
             X is fitted as the dense one: its standardised copy is dense.
         y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
-            Classes, or an indicator matrix of 0 and 1.
+            Classes, or an indicator matrix of 0 and 1. In a dense one, NaN (None,
+            pandas.NA) is a label of which a row does not know.
         sample_weight : array-like of shape (n_samples,), default=None
             A weight of 2 is the row twice, a weight of 0 is the row left out.
 
@@ -237,9 +249,23 @@ class FusionClassifier(
         >>> model.fit(X, [0, 0, 1, 1]).predict(X)
         array([0, 0, 1, 1])
         """
+        return self._learn(
+            self._prepare(X, y, sample_weight), self.C, self.modality_weights
+        )
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
+        """Check what fit was given; rows without weight are left out."""
         layout = getattr(X, "_layout", None)
+        filled, known = split_unknown(y)
+        if known is None or known.ndim != 2:
+            filled, known = y, None
+        elif known.shape[1] < 2:
+            raise ValueError(
+                "Input y contains NaN, and only an indicator matrix of two labels or "
+                "more may; leave out the rows whose class is not known."
+            )
         data, target = validate_data(
-            self, densified_columns(X), y, multi_output=True, **MATRIX
+            self, densified_columns(X), filled, multi_output=True, **MATRIX
         )
         check_dense_copy_fits(data)
         weight = _check_sample_weight(
@@ -253,79 +279,105 @@ class FusionClassifier(
         if not declared:
             warn_of_sparse_stacks(data)
         absent = absent_modalities(data, modalities, declared)
-        if not weight.all():
-            rows = weight > 0
+        rows = np.flatnonzero(weight)
+        if len(rows) < len(weight):
             data, target, weight = data[rows], target[rows], weight[rows]
             absent = None if absent is None else absent[rows]
+            known = None if known is None else known[rows]
         kind, classes, Y = encode_target(target)
-        row_weight, label_weight = class_weights(
-            self.class_weight, kind, classes, Y, weight
+        return TrainingRows(
+            number=rows,
+            X=data,
+            target=target,
+            kind=kind,
+            classes=classes,
+            Y=Y,
+            known=known,
+            weight=weight,
+            modalities=modalities,
+            absent=absent,
+            layout=layout,
+            declared=declared,
         )
-        mean, scale = column_moments(data, weight, modalities, absent)
-        if not self.standardize:
-            mean, scale = np.zeros_like(mean), np.ones_like(scale)
-        scale = scale / column_weights(self.modality_weights, modalities, len(scale))
 
-        varied = np.asarray(Y.any(axis=0) & ~Y.all(axis=0))
-        if not varied.all():
-            warnings.warn(
-                f"{np.sum(~varied)} of the {len(varied)} labels are constant in y; "
-                "their constant is predicted.",
-                stacklevel=3,
-            )
-        n_outputs = Y.shape[1]
-        k = self.fusion_dim or n_outputs
-        projection, heads = np.zeros((data.shape[1], k)), np.eye(k, n_outputs)
-        centered = np.where(Y[0], 1.0, -1.0) * np.log1p(2 * weight.sum())
-        n_iter = 0
+    def _learn(
+        self, rows: TrainingRows, C: float, weights: dict[str, float] | None
+    ) -> FusionClassifier:
+        row_weight, label_weight = class_weights(
+            self.class_weight, rows.kind, rows.classes, rows.Y, rows.weight, rows.known
+        )
+        mean, scale = rows.moments(self.standardize)
+        factor = column_weights(weights, rows.modalities, len(scale))
+        with np.errstate(divide="ignore"):
+            scale = scale / factor
+        varied, centered = rows.constants()
+        found = None
         if varied.any():
             problem = LabelledRows(
-                standardized(data, mean, scale),
-                np.ascontiguousarray(Y[:, varied]),
-                C=self.C,
+                standardized(rows.X, mean, scale),
+                np.ascontiguousarray(rows.Y[:, varied]),
+                C=C,
                 sample_weight=row_weight,
                 label_weight=None if label_weight is None else label_weight[:, varied],
-                softmax=kind == "multiclass",
+                known=None if rows.known is None else rows.known[:, varied],
+                softmax=rows.kind == "multiclass",
                 device=self.device,
                 seed=check_random_state(self.random_state),
             )
-            P, H, centered[varied], n_iter, n_unfinished = solve(
+            found = solve(
                 problem,
                 rank=self.fusion_dim,
                 tol=self.tol,
                 max_iter=self.max_iter,
                 verbose=bool(self.verbose),
             )
-            if n_unfinished:
+            if found.n_unfinished:
                 warnings.warn(
-                    f"The fit of {n_unfinished} output(s) did not converge in "
+                    f"The fit of {found.n_unfinished} output(s) did not converge in "
                     f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
                     "lower C.",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
-            if P is None:
-                projection[:, varied] = H
-            else:
-                projection, heads = P, np.zeros((k, n_outputs))
-                heads[:, varied] = H
+        return self._keep(rows, mean, scale, varied, centered, found)
 
+    def _keep(
+        self,
+        rows: TrainingRows,
+        mean: Float,
+        scale: Float,
+        varied: NDArray[np.bool_],
+        centered: Float,
+        found: Solution | None,
+    ) -> FusionClassifier:
+        """Take over a solution for the labels that vary, and constants elsewhere."""
+        n_outputs = rows.Y.shape[1]
+        k = self.fusion_dim or n_outputs
+        projection, heads = np.zeros((len(scale), k)), np.eye(k, n_outputs)
+        if found is not None:
+            centered[varied] = found.intercept
+            if found.projection is None:
+                projection[:, varied] = found.heads
+            else:
+                projection, heads = found.projection, np.zeros((k, n_outputs))
+                heads[:, varied] = found.heads
         coef = projection if self.fusion_dim is None else projection @ heads
         coef = coef / scale[:, None]
-        dtype = data.dtype
-        self.modalities_, self.classes_ = modalities, classes
+        dtype = rows.X.dtype
+        self.modalities_, self.classes_ = rows.modalities, rows.classes
         self.mean_, self.scale_ = mean, scale
         self.coef_ = np.ascontiguousarray(coef.T, dtype=dtype)
         self.intercept_ = (centered - mean @ coef).astype(dtype)
         self.centered_intercept_ = centered.astype(dtype)
         self.projections_ = {
             name: projection[columns].astype(dtype)
-            for name, columns in modalities.items()
+            for name, columns in rows.modalities.items()
         }
         self.heads_ = None if self.fusion_dim is None else heads.astype(dtype)
-        self.n_iter_ = n_iter
-        self._kind, self._layout, self._declared = kind, layout, declared
-        self._sparse_target = sparse.issparse(target)
+        self.n_iter_ = 0 if found is None else found.n_iter
+        self._kind, self._layout = rows.kind, rows.layout
+        self._declared = rows.declared
+        self._sparse_target = sparse.issparse(rows.target)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
@@ -353,7 +405,7 @@ class FusionClassifier(
         >>> model.decision_function([[0], [1]]).round(1)
         array([-0.7,  0.7])
         """
-        logits = self._project(self._validate(X), self.coef_.T * self.scale_[:, None])
+        logits = self._project(self._validate(X), self._weights())
         logits += self.centered_intercept_
         return logits[:, 0] if self._kind == "binary" else logits
 
@@ -428,6 +480,56 @@ class FusionClassifier(
             return self.classes_[(logits > 0).astype(np.intp)]
         return self.classes_[logits.argmax(axis=1)]
 
+    def score(
+        self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Mean average precision of labels, or accuracy of classes.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
+            As for ``fit``, NaN included.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+            For labels, the mean over those with a positive of the average precision
+            over the rows that know them, NaN where none has one; the subset accuracy
+            that other classifiers give is near 0 for many labels.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_difffeat import FusionClassifier
+        >>> X, Y = [[0], [1], [2]], [[0, 1], [np.nan, 0], [1, 0]]
+        >>> FusionClassifier().fit(X, Y).score(X, Y)
+        1.0
+        """
+        check_is_fitted(self)
+        if self._kind != "indicator":
+            return super().score(X, y, sample_weight)
+        return self._mean_average_precision(X, y, sample_weight)
+
+    def _mean_average_precision(self, X: Any, y: Any, sample_weight: Any) -> float:
+        """mAP over what y knows; for classes, of one against the rest."""
+        proba, known = self.predict_proba(X), None
+        if self._kind == "indicator":
+            y, known = split_unknown(y)
+            truth = check_indicator(y, "y")
+        else:
+            truth = np.asarray(y).reshape(-1, 1) == self.classes_
+        check_consistent_length(proba, truth)
+        if truth.shape != proba.shape:
+            raise ValueError(
+                f"y has {truth.shape[1]} labels, but fit had {proba.shape[1]}; give "
+                "the same labels."
+            )
+        if self._kind == "binary":
+            truth, proba = truth[:, 1:], proba[:, 1:]
+        return mean_average_precision(truth, proba, known, sample_weight)
+
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Fused representation: the sum of the projected modalities.
 
@@ -478,7 +580,7 @@ class FusionClassifier(
                 "modalities= or build the model with make_fusion_pipeline.",
                 stacklevel=2,
             )
-        weights = self.coef_.T * self.scale_[:, None]
+        weights = self._weights()
         return {
             name: self._project(data, weights[columns], columns)
             for name, columns in self.modalities_.items()
@@ -507,6 +609,12 @@ class FusionClassifier(
     def _logits_by_class(self, X: ArrayLike) -> NDArray[Any]:
         logits = self.decision_function(X)
         return np.column_stack([-logits, logits]) if self._kind == "binary" else logits
+
+    def _weights(self) -> NDArray[Any]:
+        """Weights (n_features, n_outputs) of the standardised columns."""
+        # The scale of a modality of weight 0 is infinite.
+        scale = np.where(np.isinf(self.scale_), 0, self.scale_)
+        return self.coef_.T * scale[:, None]
 
     def _projection(self) -> NDArray[Any]:
         result = np.empty((self.n_features_in_, self._n_features_out))

@@ -47,6 +47,7 @@ def class_weights(
     classes: NDArray[Any],
     Y: NDArray[np.uint8],
     sample_weight: Float,
+    known: NDArray[np.bool_] | None = None,
 ) -> tuple[Float, Float | None]:
     """Weights of the rows, and (2, n_labels) of each label's negatives and positives.
 
@@ -62,10 +63,8 @@ def class_weights(
         )
         return sample_weight * _not_negative(by_class)[codes], None
     if isinstance(class_weight, str):
-        counts = weighted_counts(Y, sample_weight)
-        return sample_weight, sample_weight.sum() / (
-            2 * np.where(counts > 0, counts, 1)
-        )
+        counts = weighted_counts(Y, sample_weight, known)
+        return sample_weight, counts.sum(axis=0) / (2 * np.where(counts > 0, counts, 1))
     n_labels = len(classes)
     if isinstance(class_weight, dict):
         class_weight = [class_weight] * n_labels
@@ -96,11 +95,19 @@ def _not_negative(class_weight: Float) -> Float:
     return class_weight
 
 
-def weighted_counts(Y: NDArray[Any], sample_weight: Float) -> Float:
-    """Weight (2, n_labels) of the rows without and with each label."""
+def weighted_counts(
+    Y: NDArray[Any], sample_weight: Float, known: NDArray[np.bool_] | None = None
+) -> Float:
+    """Weight (2, n_labels) of the rows known to be without and with each label."""
     chunks = row_chunks(*Y.shape)
     positives = np.sum([sample_weight[rows] @ Y[rows] for rows in chunks], axis=0)
-    return np.vstack([sample_weight.sum() - positives, positives])
+    if known is None:
+        return np.vstack([sample_weight.sum() - positives, positives])
+    negatives = np.sum(
+        [sample_weight[rows] @ (known[rows] & (Y[rows] == 0)) for rows in chunks],
+        axis=0,
+    )
+    return np.vstack([negatives, positives])
 
 
 def absent_modalities(
@@ -188,12 +195,17 @@ def column_weights(
                 f"{name!r} by modalities=, by names from set_output(transform="
                 "'pandas'), or by make_fusion_pipeline."
             )
-        if not isinstance(weight, Real) or not 0 < weight < np.inf:
+        if not isinstance(weight, Real) or not 0 <= weight < np.inf:
             raise ValueError(
-                f"modality_weights[{name!r}]={weight!r} is not a positive number; give "
-                "one, and leave a modality out by leaving out its columns."
+                f"modality_weights[{name!r}]={weight!r} is not a number from 0; give "
+                "one, where 0 leaves the modality out."
             )
         result[modalities[name]] = weight
+    if not result.any():
+        raise ValueError(
+            "modality_weights leaves out every modality of X; give one of them a "
+            "positive weight."
+        )
     return result
 
 

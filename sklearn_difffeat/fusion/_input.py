@@ -60,5 +60,5 @@ def warn_of_sparse_stacks(X: Any) -> None:
             "where dense features were stacked with sparse ones, and X does not tell "
             "its modalities, so all columns are one; set sparse_threshold=0 on the "
             "ColumnTransformer, or pass modalities=.",
-            stacklevel=4,
+            stacklevel=5,
         )

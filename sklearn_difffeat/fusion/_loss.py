@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from sklearn_difffeat._process import refuse_inherited_gpu, uses_torch
 from sklearn_difffeat.fusion._data import Float, row_chunks, weighted_counts
-from sklearn_difffeat.fusion._principal_axes import PrincipalAxes, row_space
+from sklearn_difffeat.fusion._principal_axes import (
+    DiagonalAxes,
+    PrincipalAxes,
+    row_space,
+)
 
 # Products of fewer rows are slower, longer temporary arrays leave the caches.
 _MIN_ROWS, _CHUNK_ENTRIES = 2048, 1 << 17
@@ -31,12 +35,19 @@ class LabelledRows:
     sample_weight : ndarray of shape (n,), float64
     label_weight : ndarray of shape (2, L), float64, or None, default=None
         Weight of the negatives and of the positives of each label.
+    known : ndarray of shape (n, L), bool, or None, default=None
+        Where it is known whether a row has a label; every sum over the rows of a label
+        leaves out the others. None means everywhere.
     softmax : bool, default=False
         The columns of Y are the classes of one target, not labels of their own.
     device : str or None, default=None
         Torch device of the matrix products; None computes with numpy.
     seed : int, RandomState instance or None, default=0
         As for :class:`PrincipalAxes`.
+    axes : DiagonalAxes, default=None
+        Those of X where its columns are principal axes already, of other columns.
+    rotation : ndarray of shape (d, r), default=None
+        Takes weights of the axes to those of these columns.
 
     Attributes
     ----------
@@ -57,23 +68,30 @@ class LabelledRows:
         C: float,
         sample_weight: Float,
         label_weight: Float | None = None,
+        known: NDArray[np.bool_] | None = None,
         softmax: bool = False,
         device: str | None = None,
         seed: Any = 0,
+        axes: DiagonalAxes | None = None,
+        rotation: NDArray[Any] | None = None,
     ) -> None:
-        X, self.rotation = row_space(X)
-        self.axes = PrincipalAxes(X, sample_weight, seed)
+        self.rotation = rotation
+        if axes is None:
+            X, self.rotation = row_space(X)
+            axes = PrincipalAxes(X, sample_weight, seed)
+        self.axes: DiagonalAxes = axes
         self.C, self.softmax = C, softmax
         (self.n_rows, self.n_features), self.n_labels = X.shape, Y.shape[1]
         self.weight_sum, self.dtype = sample_weight.sum(), X.dtype
         self.xp, self.put, self.get = _array_library(device, X.dtype)
-        counts = weighted_counts(Y, sample_weight)
+        counts = weighted_counts(Y, sample_weight, known)
         counts = counts if label_weight is None else counts * label_weight
         log_counts = np.log(np.maximum(counts, 1e-12))
         self.prior = log_counts[1] - (0 if softmax else log_counts[0])
         self.X, self._Y = self.put(X), self.put(Y)
         self.weight = self.put(sample_weight[:, None])
         self._label_weight = None if label_weight is None else self.put(label_weight)
+        self._known = None if known is None else self.put(known.view(np.uint8))
         self.chunks = row_chunks(self.n_rows, self.n_labels, _CHUNK_ENTRIES, _MIN_ROWS)
 
     def product(self, W: Float) -> Any:
@@ -90,11 +108,15 @@ class LabelledRows:
     def _labels(self, rows: slice, labels: NDArray[np.intp]) -> tuple[Any, Any]:
         """Indicators, and weights of the decisions."""
         Y, weight, by_label = self._Y[rows], self.weight[rows], self._label_weight
+        known = None if self._known is None else self._known[rows]
         if len(labels) < self.n_labels:
             Y = Y[:, labels]
             by_label = None if by_label is None else by_label[:, labels]
+            known = None if known is None else known[:, labels]
         if by_label is not None:
             weight = weight * (by_label[0] * (1 - Y) + by_label[1] * Y)
+        if known is not None:
+            weight = weight * known
         return Y, weight
 
     def _losses(self, logits: Any, Y: Any) -> tuple[Any, Any]:

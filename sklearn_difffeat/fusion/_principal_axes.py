@@ -14,7 +14,52 @@ from sklearn_difffeat.fusion._data import Float, row_chunks
 _MAX_FULL, _N_LEADING = 4096, 256
 
 
-class PrincipalAxes:
+class DiagonalAxes:
+    """The columns themselves, where their second moments are diagonal.
+
+    Parameters
+    ----------
+    moments : ndarray of shape (d,), float64
+        Weighted sums of the squares of each column.
+    weight_sum : float
+        Sum of the weights of the rows.
+    """
+
+    def __init__(self, moments: Float, weight_sum: float) -> None:
+        self._moments, self._weight_sum = moments[:, None], weight_sum
+
+    def solve(self, gradient: Float, curvature: Float) -> Float:
+        """Apply the inverse of ``I + curvature * X' W X / sum(W)``, column by column.
+
+        Parameters
+        ----------
+        gradient : ndarray of shape (d, m), float64
+        curvature : ndarray of shape (m,), float64
+            Second derivative of the loss by the logits, summed over the rows.
+
+        Returns
+        -------
+        ndarray of shape (d, m)
+        """
+        return gradient / (self._moments * (curvature / self._weight_sum) + 1)
+
+    def logits_of(self, W: Float, curvature: float) -> Float:
+        """A matrix with the norm that W has in the quadratic model of the loss.
+
+        Parameters
+        ----------
+        W : ndarray of shape (d, L), float64
+        curvature : float
+            As for :meth:`solve`, the same for every label.
+
+        Returns
+        -------
+        ndarray of shape (d, L), or (256 + d, L) where the axes were sketched
+        """
+        return np.sqrt(self._moments * (curvature / self._weight_sum) + 1) * W
+
+
+class PrincipalAxes(DiagonalAxes):
     """Orthonormal axes in which the weighted second moments of X are diagonal.
 
     The Hessian of a logistic loss is near its mean curvature times these moments, for
@@ -60,18 +105,7 @@ class PrincipalAxes:
         self._moments = np.maximum(self._moments.astype(np.float64), 0)[:, None]
 
     def solve(self, gradient: Float, curvature: Float) -> Float:
-        """Apply the inverse of ``I + curvature * X' W X / sum(W)``, column by column.
-
-        Parameters
-        ----------
-        gradient : ndarray of shape (d, m), float64
-        curvature : ndarray of shape (m,), float64
-            Second derivative of the loss by the logits, summed over the rows.
-
-        Returns
-        -------
-        ndarray of shape (d, m)
-        """
+        """As for :class:`DiagonalAxes`."""
         mean = curvature / self._weight_sum
         share = 1 / (self._moments * mean + 1)
         rest = 0.0 if self._tail is None else 1 / (self._tail * mean + 1)
@@ -81,18 +115,7 @@ class PrincipalAxes:
         return step if self._tail is None else step + rest * gradient
 
     def logits_of(self, W: Float, curvature: float) -> Float:
-        """A matrix with the norm that W has in the quadratic model of the loss.
-
-        Parameters
-        ----------
-        W : ndarray of shape (d, L), float64
-        curvature : float
-            As for :meth:`solve`, the same for every label.
-
-        Returns
-        -------
-        ndarray of shape (d, L), or (256 + d, L) where the axes were sketched
-        """
+        """As for :class:`DiagonalAxes`."""
         mean = curvature / self._weight_sum
         seen = self._axes.T @ W
         logits = np.sqrt(self._moments * mean + 1) * seen

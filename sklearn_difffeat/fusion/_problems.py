@@ -31,6 +31,8 @@ class LinearProblem:
     rows : LabelledRows
     labels : slice
         Columns of the indicators to fit; softmax takes them all.
+    start : ndarray of shape (r + 1, L), float64, default=None
+        Weights and intercepts of all labels; None starts from 0 and the frequencies.
 
     Attributes
     ----------
@@ -38,13 +40,19 @@ class LinearProblem:
         One label a column; for softmax the same numbers as one column.
     """
 
-    def __init__(self, rows: LabelledRows, labels: slice = EVERY) -> None:
+    def __init__(
+        self, rows: LabelledRows, labels: slice = EVERY, start: Float | None = None
+    ) -> None:
         self._rows = rows
         self._labels = np.arange(rows.n_labels)[labels]
-        prior = rows.prior[self._labels]
-        W = np.zeros((rows.n_features, len(prior)))
-        self.theta = self._flat(np.vstack([W, prior]))
-        self._logits = rows.put(np.tile(prior, (rows.n_rows, 1)))
+        if start is None:
+            prior = rows.prior[self._labels]
+            start = np.vstack([np.zeros((rows.n_features, len(prior))), prior])
+            self._logits = rows.put(np.tile(prior, (rows.n_rows, 1)))
+        else:
+            start = start[:, self._labels]
+            self._logits = rows.product(start[:-1]) + rows.put(start[-1])
+        self.theta = self._flat(start)
 
     def _flat(self, matrix: Float) -> Float:
         return matrix.reshape(-1, 1) if self._rows.softmax else matrix

@@ -69,9 +69,30 @@ def solve(
         "precision": float(np.finfo(problem.dtype).eps),
         "verbose": verbose,
     }
-    found = fit_linear(problem, **options)
+    return finish(problem, fit_linear(problem, **options), rank, **options)
+
+
+def finish(
+    problem: LabelledRows, convex: Solution, rank: int | None, **options: Any
+) -> Solution:
+    """The solution in the columns of X, factorised if a rank is given.
+
+    Parameters
+    ----------
+    problem : LabelledRows
+    convex : Solution
+        Of :func:`fit_linear`.
+    rank : int or None
+    **options
+        As for :func:`fit_factorized`.
+
+    Returns
+    -------
+    Solution
+    """
+    found = convex
     if rank is not None:
-        found = fit_factorized(problem, found, rank, **options)
+        found = fit_factorized(problem, convex, rank, **options)
     if problem.softmax:
         found = found._replace(intercept=found.intercept - found.intercept.mean())
     if problem.rotation is None:
@@ -81,10 +102,13 @@ def solve(
     return found._replace(projection=problem.rotation @ found.projection)
 
 
-def fit_linear(data: LabelledRows, *, verbose: bool, **options: Any) -> Solution:
+def fit_linear(
+    data: LabelledRows, *, verbose: bool, start: Float | None = None, **options: Any
+) -> Solution:
     """Minimise the convex problem, for as many labels at once as memory allows.
 
-    `options` are those of :func:`minimize_lbfgs`.
+    `start` is as for :class:`LinearProblem`, and `options` are those of
+    :func:`minimize_lbfgs`.
     """
     block = data.n_labels
     if not data.softmax:
@@ -93,7 +117,7 @@ def fit_linear(data: LabelledRows, *, verbose: bool, **options: Any) -> Solution
     parts, n_iter, unfinished = [], 0, 0
     with progress("convex", data.n_labels, verbose) as report:
         for labels in gen_batches(data.n_labels, block):
-            problem = LinearProblem(data, labels)
+            problem = LinearProblem(data, labels, start)
             theta, steps, left = minimize_lbfgs(problem, report=report, **options)
             parts.append(problem.matrix(theta))
             n_iter, unfinished = max(n_iter, steps), unfinished + left

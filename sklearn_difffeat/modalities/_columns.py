@@ -119,7 +119,7 @@ def _warn_of_lost_modalities(names: Sequence[str]) -> None:
                 f"All columns of X start with {prefixes[0]!r} and are one modality; to "
                 f"fuse {found[0]!r}, {found[1]!r} and whatever else follows, pass "
                 "modalities=.",
-                stacklevel=5,
+                stacklevel=6,
             )
     features = Counter(_SKRUB_SUFFIX.sub("", name) for name in inner)
     n_repeated = sum(
@@ -131,7 +131,7 @@ def _warn_of_lost_modalities(names: Sequence[str]) -> None:
             f"{n_repeated} columns of X come from several transformers, such as "
             f"{names[0]!r}, and nothing before the name says from which, so all "
             "columns are one modality; pass modalities= to fuse them.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

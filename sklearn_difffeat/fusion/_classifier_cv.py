@@ -1,0 +1,463 @@
+"""FusionClassifier with C and the modalities' weights chosen by folds."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import product
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+from sklearn import get_config
+from sklearn.base import _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array, check_random_state, indexable
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import (
+    UNUSED,
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.metadata_routing import (
+    _raise_for_params as raise_for_params,
+)
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, check_is_fitted
+
+from sklearn_difffeat._folds import folds_of_rows
+from sklearn_difffeat._indicator import split_unknown
+from sklearn_difffeat.fusion._classifier import FusionClassifier
+from sklearn_difffeat.fusion._data import (
+    Float,
+    class_weights,
+    column_weights,
+    standardized,
+)
+from sklearn_difffeat.fusion._loss import LabelledRows
+from sklearn_difffeat.fusion._solver import finish, fit_linear
+from sklearn_difffeat.fusion._training import TrainingRows
+from sklearn_difffeat.fusion._weighted_rows import WeightedRows
+
+# Nearer to its minimum a candidate scores within about 0.001 of what it scores here.
+_FOLD_TOL = 1e-5
+_LOWER = (0.3, 0.1, 0.0)
+
+
+class FusionClassifierCV(FusionClassifier):
+    """FusionClassifier that chooses C and the modalities' weights by folds.
+
+    What :class:`~sklearn.linear_model.LogisticRegressionCV` is to LogisticRegression.
+    A weak modality beside a strong one makes the fused model worse than the strong one
+    alone; its weight, down to 0, is chosen together with C. All candidates of a fold
+    share one Gram matrix, candidates of the same weights one eigendecomposition of it,
+    and each C starts from the solution of the next lower one.
+
+    Parameters
+    ----------
+    Cs : int or array-like of float, default=(0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+        Values of C to choose from; a number n means n values from 1e-4 to 1e4, evenly
+        spaced in their logarithms.
+    modality_weights : "auto", dict or list of dict, default="auto"
+        Weights to choose from, as in FusionClassifier: 1 where a modality is not named,
+        and 0 leaves it out. A dict of str to float or list of float stands for all
+        combinations of the values of its modalities, but not for that of zeros alone;
+        a list holds one dict a candidate. "auto" has all modalities alike, and each
+        one, or all others, at a weight of 0.3, 0.1 or 0.
+    cv : int, cross-validation generator or iterable, default=None
+        As for :func:`~sklearn.model_selection.check_cv`: five folds, stratified for
+        classes, else in the order of the rows.
+    scoring : str or callable, default=None
+        None means the mean average precision of ``score``, over what y knows; else a
+        scorer, of higher is better. scikit-learn's own do not take a y with NaN.
+    n_jobs : int, default=None
+        Folds fitted at the same time.
+    modalities, fusion_dim, class_weight, standardize, max_iter, tol, device, \
+random_state, verbose
+        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-5.
+
+    Attributes
+    ----------
+    C_ : float
+        The C chosen.
+    modality_weights_ : dict of str to float
+        The weight chosen for each modality.
+    scores_ : ndarray of shape (n_folds, n_weights, n_Cs)
+        Score of each candidate on the rows that each fold held out.
+    weights_ : list of dict of str to float
+        The candidates along the second axis of `scores_`.
+    Cs_ : ndarray of shape (n_Cs,)
+        The candidates along its third axis.
+    classes_, coef_, intercept_, centered_intercept_, projections_, heads_, \
+modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
+        Of the fit on all rows, as in :class:`FusionClassifier`.
+
+    Notes
+    -----
+    The best mean over the folds wins, except that a modality is left out unless it
+    brings more than one standard error of the difference over the folds.
+
+    See Also
+    --------
+    FusionClassifier : With a C and weights that are given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_difffeat import FusionClassifierCV
+    >>> random = np.random.default_rng(0)
+    >>> X = random.normal(size=(60, 8))
+    >>> Y = X[:, :2] + 0.3 * random.normal(size=(60, 2)) > 0
+    >>> model = FusionClassifierCV(modalities={"text": 2, "noise": 6}, cv=3).fit(X, Y)
+    >>> model.modality_weights_["text"], model.scores_.shape
+    (1.0, (3, 7, 6))
+    """
+
+    __metadata_request__score = {"sample_weight": UNUSED}  # noqa: RUF012
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        **{
+            name: kinds
+            for name, kinds in FusionClassifier._parameter_constraints.items()
+            if name != "C"
+        },
+        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "modality_weights": [StrOptions({"auto"}), dict, list, tuple],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        Cs: Any = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        modality_weights: Any = "auto",
+        *,
+        cv: Any = None,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        modalities: dict[str, Any] | None = None,
+        fusion_dim: int | None = None,
+        class_weight: Any = None,
+        standardize: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-8,
+        device: str | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.Cs = Cs
+        self.modality_weights = modality_weights
+        self.cv = cv
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+        self.modalities = modalities
+        self.fusion_dim = fusion_dim
+        self.class_weight = class_weight
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        **params: Any,
+    ) -> FusionClassifierCV:
+        """Choose C and the weights, and fit projections and heads on all rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            As for FusionClassifier.
+        y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
+            As for FusionClassifier, NaN included.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in all fits, and in the scores of scorers that take
+            them. A row of weight 0 is left out before the folds are made.
+        **params : dict
+            ``groups`` for the splitter; with metadata routing, whatever the splitter
+            and the scorer ask for.
+
+        Returns
+        -------
+        FusionClassifierCV
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As for FusionClassifier, if Cs or the weights are no candidates, or if no
+            candidate has a score.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import make_multilabel_classification
+        >>> from sklearn_difffeat import FusionClassifierCV
+        >>> X, Y = make_multilabel_classification(random_state=0)
+        >>> FusionClassifierCV(Cs=[0.01, 0.1]).fit(X, Y).C_
+        0.01
+        """
+        raise_for_params(params, self, "fit", allow=["groups"])
+        rows = self._prepare(X, y, sample_weight)
+        Cs = grid_of_C(self.Cs)
+        weights = candidate_weights(self.modality_weights, rows)
+        split, score = self._routed(params, sample_weight)
+        given, _ = split_unknown(y)
+        X, given = indexable(X, given if sparse.issparse(given) else np.asarray(given))
+        cv = check_cv(self.cv, given, classifier=True)
+        folds = folds_of_rows(cv, X, given, split, rows.number)
+        seeds = check_random_state(self.random_state).randint(2**31, size=len(folds))
+        found = Parallel(n_jobs=self.n_jobs)(
+            delayed(fit_fold)(
+                self,
+                rows.take(train),
+                rows.take(test),
+                Cs,
+                weights,
+                _check_method_params(X, score, rows.number[test]),
+                seed,
+            )
+            for (train, test), seed in zip(folds, seeds, strict=True)
+        )
+        scores = np.array([scores for scores, _ in found])
+        n_unfinished = sum(number for _, number in found)
+        if n_unfinished:
+            warnings.warn(
+                f"{n_unfinished} fits of an output in the folds did not converge in "
+                f"max_iter={self.max_iter} steps; increase max_iter, raise tol or "
+                "leave out the highest Cs.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        best, place = best_candidate(scores, weights)
+        self._learn(rows, float(Cs[place]), weights[best])
+        self.C_, self.modality_weights_ = float(Cs[place]), weights[best]
+        self.scores_, self.weights_, self.Cs_ = scores, weights, Cs
+        return self
+
+    def score(
+        self,
+        X: ArrayLike,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        **params: Any,
+    ) -> float:
+        """Score by `scoring`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
+            NaN where it is not known whether a row has a label, unless `scoring` says
+            otherwise.
+        sample_weight : array-like of shape (n_samples,), default=None
+        **params : dict
+            With metadata routing, what the scorer asks for.
+
+        Returns
+        -------
+        float
+            By default the mean average precision: of labels over the rows that know
+            them, of classes each against the rest.
+        """
+        raise_for_params(params, self, "score")
+        check_is_fitted(self)
+        if self.scoring is None:
+            return self._mean_average_precision(X, y, sample_weight)
+        _, params = self._routed(params, sample_weight, "score")
+        return self._scorer()(self, X, y, **params)
+
+    def _scorer(self) -> Any:
+        return None if self.scoring is None else get_scorer(self.scoring)
+
+    def _routed(
+        self, params: dict[str, Any], sample_weight: Any, caller: str = "fit"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the splitter and the scorer are given."""
+        scorer = self._scorer()
+        weight = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, caller, **weight, **params)
+            split = routed.splitter.split if caller == "fit" else {}
+            return split, weight if scorer is None else routed.scorer.score
+        takes_weight = not isinstance(scorer, _BaseScorer) or (
+            scorer._accept_sample_weight()
+        )
+        return params, weight if takes_weight else {}
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Where ``fit`` and ``score`` send their metadata.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        router.add(
+            splitter=check_cv(self.cv),
+            method_mapping=MethodMapping().add(caller="fit", callee="split"),
+        )
+        if self.scoring is None:
+            return router
+        return router.add(
+            scorer=self._scorer(),
+            method_mapping=MethodMapping()
+            .add(caller="score", callee="score")
+            .add(caller="fit", callee="score"),
+        )
+
+
+def grid_of_C(Cs: Any) -> Float:
+    """The values of C, of which a number stands for that many."""
+    if isinstance(Cs, Integral):
+        return np.logspace(-4, 4, int(Cs))
+    grid = check_array(
+        np.asarray(Cs), ensure_2d=False, dtype=np.float64, input_name="Cs"
+    )
+    if grid.ndim != 1 or not (grid > 0).all():
+        raise ValueError(f"Cs is {Cs!r}; give positive numbers, or how many to try.")
+    return grid
+
+
+def candidate_weights(spec: Any, rows: TrainingRows) -> list[dict[str, float]]:
+    """A weight of every modality, a candidate; see FusionClassifierCV."""
+    names = list(rows.modalities)
+    if isinstance(spec, str):
+        asked = [{}, *({name: low} for low in _LOWER for name in names)]
+        if len(names) > 2:
+            others = {name: [n for n in names if n != name] for name in names}
+            asked += [dict.fromkeys(others[n], low) for low in _LOWER for n in names]
+        asked = asked if len(names) > 1 else [{}]
+    elif isinstance(spec, dict):
+        values = [np.atleast_1d(np.asarray(each, object)) for each in spec.values()]
+        asked = [dict(zip(spec, each, strict=True)) for each in product(*values)]
+        asked = [a for a in asked if set(names) - a.keys() or any(a.values())]
+    else:
+        asked = list(spec)
+    if not asked:
+        raise ValueError(
+            f"modality_weights is {spec!r}, which leaves nothing to choose from; give "
+            "at least one weight for each modality named."
+        )
+    for each in asked:
+        column_weights(each, rows.modalities, rows.X.shape[1])
+    return [{name: float(each.get(name, 1)) for name in names} for each in asked]
+
+
+def best_candidate(scores: Float, weights: list[dict[str, float]]) -> tuple[int, int]:
+    """Place among the weights and among the Cs of the candidate to take.
+
+    That with the best mean over the folds; but of those with fewer modalities the best
+    one, where the lead over it is less than its standard error over the folds. The
+    best of many noisy means is too often one that uses noise.
+    """
+    if np.isnan(scores).all(axis=0).any():
+        raise ValueError(
+            "A candidate has the score NaN in every fold; give folds whose held-out "
+            "rows have positive labels, or another scoring."
+        )
+    mean = np.nanmean(scores, axis=0)
+    best = np.unravel_index(mean.argmax(), mean.shape)
+    n_used = np.array([np.count_nonzero(list(each.values())) for each in weights])
+    for number in np.unique(n_used[n_used < n_used[best[0]]]):
+        fewer = np.where((n_used == number)[:, None], mean, -np.inf)
+        other = np.unravel_index(fewer.argmax(), mean.shape)
+        lead = scores[:, best[0], best[1]] - scores[:, other[0], other[1]]
+        lead = lead[~np.isnan(lead)]
+        if len(lead) > 1 and lead.mean() < lead.std(ddof=1) / np.sqrt(len(lead)):
+            return int(other[0]), int(other[1])
+    return int(best[0]), int(best[1])
+
+
+def fit_fold(
+    model: FusionClassifierCV,
+    train: TrainingRows,
+    test: TrainingRows,
+    Cs: Float,
+    weights: list[dict[str, float]],
+    score_params: dict[str, Any],
+    seed: int,
+) -> tuple[Float, int]:
+    """Scores (n_weights, n_Cs) of a fold, and how many fits did not converge."""
+    mean, scale = train.moments(model.standardize)
+    varied, constants = train.constants(warn=False)
+    row_weight, label_weight = class_weights(
+        model.class_weight,
+        train.kind,
+        train.classes,
+        train.Y,
+        train.weight,
+        train.known,
+    )
+    options: dict[str, Any] = {
+        "tol": max(model.tol, _FOLD_TOL),
+        "max_iter": model.max_iter,
+        "precision": float(np.finfo(train.X.dtype).eps),
+        "verbose": False,
+    }
+    features = WeightedRows(
+        standardized(train.X, mean, scale), train.weight, train.modalities
+    )
+    y = test.target if test.known is None else np.where(test.known, test.target, np.nan)
+    scorer = model._scorer() or FusionClassifier._mean_average_precision
+    if model.scoring is None:
+        score_params = {"sample_weight": None, **score_params}
+    scores, n_unfinished = np.empty((len(weights), len(Cs))), 0
+    for number, named in enumerate(weights):
+        factor = column_weights(named, train.modalities, len(scale))
+        with np.errstate(divide="ignore"):
+            weighted_scale = scale / factor
+        X, axes, rotation = features.turned(factor)
+        problem = LabelledRows(
+            X,
+            np.ascontiguousarray(train.Y[:, varied]),
+            C=1.0,
+            sample_weight=row_weight,
+            label_weight=None if label_weight is None else label_weight[:, varied],
+            known=None if train.known is None else train.known[:, varied],
+            softmax=train.kind == "multiclass",
+            device=model.device,
+            seed=seed,
+            axes=axes,
+            rotation=rotation,
+        )
+        path: list[tuple[float, Float]] = []
+        for place in np.argsort(Cs, kind="stable"):
+            problem.C = Cs[place]
+            found = None
+            if varied.any():
+                start = next_on_path(path, np.log(Cs[place]))
+                convex = fit_linear(problem, start=start, **options)
+                theta = np.vstack([convex.heads, convex.intercept])
+                path = [*path, (np.log(Cs[place]), theta)][-2:]
+                found = finish(problem, convex, model.fusion_dim, **options)
+                n_unfinished += found.n_unfinished
+            candidate = FusionClassifier(
+                modalities=model.modalities, fusion_dim=model.fusion_dim
+            )
+            candidate.n_features_in_ = len(scale)
+            candidate._keep(
+                train, mean, weighted_scale, varied, constants.copy(), found
+            )
+            scores[number, place] = scorer(candidate, test.X, y, **score_params)
+    return scores, n_unfinished
+
+
+def next_on_path(path: list[tuple[float, Float]], log_C: float) -> Float | None:
+    """Where the line through the last two solutions leads, in the logarithm of C."""
+    if not path:
+        return None
+    (before, first), (last, theta) = path[0], path[-1]
+    if last == before:
+        return theta
+    return theta + (log_C - last) / (last - before) * (theta - first)
