@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
-from sklearn_difffeat.fusion import FusionClassifier
+from sklearn_difffeat.fusion import FusionClassifierCV
 from sklearn_difffeat.modalities._array import ModalityArray
 
 
@@ -48,14 +48,15 @@ def make_fusion_pipeline(
     memory: Any = None,
     verbose: bool = False,
 ) -> Pipeline:
-    """Pipeline of feature transformers, one per modality, and a FusionClassifier.
+    """Pipeline of feature transformers, one per modality, and a fusion classifier.
 
     Parameters
     ----------
     *transformers : tuple of (name, transformer, columns)
         As for :class:`~sklearn.compose.ColumnTransformer`; each name is a modality.
     classifier : estimator, default=None
-        None means ``FusionClassifier()``.
+        None means ``FusionClassifierCV()``, which chooses C and the modalities'
+        weights by folds; give a :class:`FusionClassifier` to fit once.
     memory : str or joblib.Memory, default=None
         Passed to :class:`~sklearn.pipeline.Pipeline`.
     verbose : bool, default=False
@@ -78,8 +79,8 @@ def make_fusion_pipeline(
     >>> model = make_fusion_pipeline(
     ...     ("image", StandardScaler(), [0, 1]), ("text", StandardScaler(), [2])
     ... )
-    >>> X = [[0, 0, 0], [0, 1, 1], [1, 0, 3], [1, 1, 4]]
-    >>> list(model.fit(X, [0, 0, 1, 1])["classifier"].modalities_)
+    >>> X = [[0, 0, 0], [0, 1, 1], [1, 0, 3], [1, 1, 4]] * 5
+    >>> list(model.fit(X, [0, 0, 1, 1] * 5)["classifier"].modality_weights_)
     ['image', 'text']
     """
     if not transformers:
@@ -94,6 +95,6 @@ def make_fusion_pipeline(
                 "(name, transformer, columns)."
             )
     features = ModalityColumnTransformer(list(transformers), sparse_threshold=0)
-    head = FusionClassifier() if classifier is None else classifier
+    head = FusionClassifierCV() if classifier is None else classifier
     steps = [("features", features), ("classifier", head)]
     return Pipeline(steps, memory=memory, verbose=verbose)

@@ -133,7 +133,7 @@ def test_words_beside_features_fuse_or_are_warned_about(table):
     model = clone(lost).set_params(stack__sparse_threshold=0).fit(X, Y)
     assert list(model["head"].modalities_) == ["other", "image"]
     assert_allclose(model.predict_proba(X), lost.predict_proba(X), rtol=1e-6)
-    named = make_fusion_pipeline(*parts).fit(X, Y)
+    named = make_fusion_pipeline(*parts, classifier=FusionClassifier()).fit(X, Y)
     assert list(named["classifier"].modalities_) == ["words", "image"]
     assert_allclose(model.predict_proba(X), named.predict_proba(X))
 

@@ -21,7 +21,6 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_consistent_length,
     check_is_fitted,
     validate_data,
 )
@@ -45,7 +44,6 @@ from sklearn_difffeat.fusion._input import (
 from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.fusion._solver import Solution, solve
 from sklearn_difffeat.fusion._training import TrainingRows
-from sklearn_difffeat.metrics import mean_average_precision
 from sklearn_difffeat.modalities._array import Columns
 from sklearn_difffeat.modalities._columns import names_modalities, resolve_modalities
 
@@ -483,7 +481,7 @@ class FusionClassifier(
     def score(
         self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Mean average precision of labels, or accuracy of classes.
+        """Accuracy: the share of rows with every known label, or the class, right.
 
         Parameters
         ----------
@@ -495,9 +493,8 @@ class FusionClassifier(
         Returns
         -------
         float
-            For labels, the mean over those with a positive of the average precision
-            over the rows that know them, NaN where none has one; the subset accuracy
-            that other classifiers give is near 0 for many labels.
+            As of any classifier in scikit-learn. For many labels it is near 0: choose
+            by mean average precision, as :class:`FusionClassifierCV` does.
 
         Examples
         --------
@@ -508,27 +505,22 @@ class FusionClassifier(
         1.0
         """
         check_is_fitted(self)
-        if self._kind != "indicator":
-            return super().score(X, y, sample_weight)
-        return self._mean_average_precision(X, y, sample_weight)
-
-    def _mean_average_precision(self, X: Any, y: Any, sample_weight: Any) -> float:
-        """mAP over what y knows; for classes, of one against the rest."""
-        proba, known = self.predict_proba(X), None
         if self._kind == "indicator":
             y, known = split_unknown(y)
-            truth = check_indicator(y, "y")
-        else:
-            truth = np.asarray(y).reshape(-1, 1) == self.classes_
-        check_consistent_length(proba, truth)
-        if truth.shape != proba.shape:
-            raise ValueError(
-                f"y has {truth.shape[1]} labels, but fit had {proba.shape[1]}; give "
-                "the same labels."
-            )
-        if self._kind == "binary":
-            truth, proba = truth[:, 1:], proba[:, 1:]
-        return mean_average_precision(truth, proba, known, sample_weight)
+            if known is not None:
+                y = check_indicator(y, "y")
+                found = self.predict(X)
+                found = found.toarray() if sparse.issparse(found) else found
+                if found.shape != y.shape:
+                    raise ValueError(
+                        f"y has the shape {y.shape}, but the prediction {found.shape}; "
+                        "give the rows of X and the labels of fit."
+                    )
+                right = ((found == y) | ~known).all(axis=1)
+                # A row of which nothing is known says nothing.
+                counted = known.any(axis=1) * _check_sample_weight(sample_weight, y)
+                return float(right @ counted / counted.sum())
+        return super().score(X, y, sample_weight)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Fused representation: the sum of the projected modalities.

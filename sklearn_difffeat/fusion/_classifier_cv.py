@@ -28,10 +28,14 @@ from sklearn.utils.metadata_routing import (
     _raise_for_params as raise_for_params,
 )
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, check_is_fitted
+from sklearn.utils.validation import (
+    _check_method_params,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from sklearn_difffeat._folds import folds_of_rows
-from sklearn_difffeat._indicator import split_unknown
+from sklearn_difffeat._indicator import check_indicator, split_unknown
 from sklearn_difffeat.fusion._classifier import FusionClassifier
 from sklearn_difffeat.fusion._data import (
     Float,
@@ -43,6 +47,7 @@ from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.fusion._solver import finish, fit_linear
 from sklearn_difffeat.fusion._training import TrainingRows
 from sklearn_difffeat.fusion._weighted_rows import WeightedRows
+from sklearn_difffeat.metrics import mean_average_precision
 
 # Nearer to its minimum a candidate scores within about 0.001 of what it scores here.
 _FOLD_TOL = 1e-5
@@ -273,7 +278,7 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
         raise_for_params(params, self, "score")
         check_is_fitted(self)
         if self.scoring is None:
-            return self._mean_average_precision(X, y, sample_weight)
+            return score_labels(self, X, y, sample_weight)
         _, params = self._routed(params, sample_weight, "score")
         return self._scorer()(self, X, y, **params)
 
@@ -315,6 +320,27 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
             .add(caller="score", callee="score")
             .add(caller="fit", callee="score"),
         )
+
+
+def score_labels(
+    model: FusionClassifier, X: Any, y: Any, sample_weight: Any = None
+) -> float:
+    """mAP over what y knows; for classes, of one against the rest."""
+    proba, known = model.predict_proba(X), None
+    if model._kind == "indicator":
+        y, known = split_unknown(y)
+        truth = check_indicator(y, "y")
+    else:
+        truth = np.asarray(y).reshape(-1, 1) == model.classes_
+    check_consistent_length(proba, truth)
+    if truth.shape != proba.shape:
+        raise ValueError(
+            f"y has {truth.shape[1]} labels, but fit had {proba.shape[1]}; give "
+            "the same labels."
+        )
+    if model._kind == "binary":
+        truth, proba = truth[:, 1:], proba[:, 1:]
+    return mean_average_precision(truth, proba, known, sample_weight)
 
 
 def grid_of_C(Cs: Any) -> Float:
@@ -409,7 +435,7 @@ def fit_fold(
         standardized(train.X, mean, scale), train.weight, train.modalities
     )
     y = test.target if test.known is None else np.where(test.known, test.target, np.nan)
-    scorer = model._scorer() or FusionClassifier._mean_average_precision
+    scorer = model._scorer() or score_labels
     if model.scoring is None:
         score_params = {"sample_weight": None, **score_params}
     scores, n_unfinished = np.empty((len(weights), len(Cs))), 0

@@ -6,7 +6,11 @@ from helpers.fusion_oracles import make_multilabel
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    precision_recall_fscore_support,
+)
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.multiclass import OneVsRestClassifier
 
@@ -182,18 +186,26 @@ def test_other_targets_with_nan_are_an_error(y, message):
         FusionClassifier().fit(np.eye(3), y)
 
 
-def test_score_is_the_mean_average_precision_of_known_entries():
+def test_score_is_the_subset_accuracy_of_known_entries():
     X, Y, weight = partly_known()
+    assert np.isnan(Y).all(axis=1).any()
     model = FusionClassifier().fit(X, Y)
-    proba = model.predict_proba(X)
+    found = model.predict(X)
     for weights in (None, weight):
-        expected = [
-            average_precision_score(
-                y[k], p[k], sample_weight=None if weights is None else weights[k]
-            )
-            for y, p, k in zip(Y.T, proba.T, ~np.isnan(Y.T), strict=True)
+        right = [
+            all(f == y for f, y in zip(*pair, strict=True) if not np.isnan(y))
+            for pair in zip(found, Y, strict=True)
         ]
-        assert_allclose(model.score(X, Y, weights), np.mean(expected))
+        # A row of which nothing is known says nothing.
+        kept = ~np.isnan(Y).all(axis=1)
+        expected = np.average(
+            np.array(right)[kept], weights=None if weights is None else weights[kept]
+        )
+        assert_allclose(model.score(X, Y, weights), expected)
+    whole = np.where(np.isnan(Y), 0, Y)
+    assert model.score(X, whole) == accuracy_score(whole, found)
+    with pytest.raises(ValueError, match="give the rows of X and the labels of fit"):
+        model.score(X, Y[:, 1:])
 
 
 def test_a_search_takes_unknown_labels():
