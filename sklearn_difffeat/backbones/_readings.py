@@ -56,8 +56,12 @@ SD_2_1 = Reading(
     "DIFT (arXiv 2306.03881), up_ft_index 1, for matching; it averages 8 draws",
 )
 
+FOLDS = "folds of OpenClipart's training groups (docs/backbones.md)"
+
 # By name or hub id.
 KNOWN = {
+    "dit-tiny": Reading([0, 3], 0, "max", "l2", FOLDS),
+    "mdlm-tiny": Reading([0, 3, 6], 0, "mean", "l2", FOLDS),
     "facebook/DiT-XL-2-256": DIT_XL,
     "facebook/DiT-XL-2-512": DIT_XL,
     "stabilityai/stable-diffusion-2-1": SD_2_1,
