@@ -45,11 +45,14 @@ class LatentCodec:
         The largest side in pixels that makes a difference.
     flat : bool
         Whether it takes pictures; films otherwise.
+    by_channel : bool
+        Whether most of its convolutions filter each channel by itself.
     """
 
     own_width: int | None = None
     largest: int | None = None
     flat: ClassVar[bool] = True
+    by_channel: ClassVar[bool] = False
 
     def __init__(self, config: dict[str, Any], model: Any = None) -> None:
         self.model = model
@@ -87,8 +90,9 @@ class LatentCodec:
         model = load_part(source, kind, "vae", device, dtype)
         # Features need no decoder: half of the memory.
         model.decoder = nn.Identity()
-        if dtype != torch.float32 and codec.flat:
-            # Convolutions of half precision run faster so, those of float32 do not.
+        if codec.flat and (dtype != torch.float32 or codec.by_channel):
+            # Convolutions of half precision run faster so, and those of float32 where
+            # each channel is filtered by itself; others do not.
             model = model.to(memory_format=torch.channels_last)
         return codec(config, model)
 
@@ -185,6 +189,8 @@ class FilmCodec(LatentCodec):
 
 class FeatureCodec(LatentCodec):
     """A frozen classifier, whose last stage is the latent."""
+
+    by_channel = True
 
     def __init__(self, config: dict[str, Any], model: Any = None) -> None:
         super().__init__(config, model)
