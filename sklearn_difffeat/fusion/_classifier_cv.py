@@ -80,8 +80,8 @@ class FusionClassifierCV(FusionClassifier):
         Folds fitted at the same time.
     modalities, fusion_dim, class_weight, standardize, max_iter, tol, device, \
 random_state, verbose
-        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-7 times the rows, or
-        1e-4 from 1,000 rows on.
+        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-7 times the
+        rows, or 1e-4 from 1,000 rows on.
 
     Attributes
     ----------
