@@ -49,8 +49,9 @@ from sklearn_difffeat.fusion._training import TrainingRows
 from sklearn_difffeat.fusion._weighted_rows import WeightedRows
 from sklearn_difffeat.metrics import mean_average_precision
 
-# Nearer to its minimum a candidate scores within about 0.001 of what it scores here.
-_FOLD_TOL = 1e-5
+# Tolerance in the folds: for each row, and at most. Nearer to its minimum a candidate
+# scores within about 0.001 of what it scores here; of few rows each rank counts more.
+_FOLD_TOL, _MAX_FOLD_TOL = 1e-7, 1e-4
 _LOWER = (0.3, 0.1, 0.0)
 
 
@@ -84,7 +85,8 @@ class FusionClassifierCV(FusionClassifier):
         Folds fitted at the same time.
     modalities, fusion_dim, class_weight, standardize, max_iter, tol, device, \
 random_state, verbose
-        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-5.
+        As for :class:`FusionClassifier`. In the folds `tol` is at least 1e-7 times the
+        rows, or 1e-4 from 1,000 rows on.
 
     Attributes
     ----------
@@ -426,7 +428,7 @@ def fit_fold(
         train.known,
     )
     options: dict[str, Any] = {
-        "tol": max(model.tol, _FOLD_TOL),
+        "tol": max(model.tol, min(_FOLD_TOL * len(train.weight), _MAX_FOLD_TOL)),
         "max_iter": model.max_iter,
         "precision": float(np.finfo(train.X.dtype).eps),
         "verbose": False,
