@@ -85,7 +85,7 @@ def split_unknown(Y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
             gaps = pd.isna(np.asarray(Y))
         except ValueError:
             return Y, None  # Rows of different lengths: check_array says so.
-    if not gaps.any():
+    if not np.any(gaps) or np.ndim(gaps) == 0:
         return Y, None
     values = np.asarray(Y)
     if values.dtype.kind == "f":
