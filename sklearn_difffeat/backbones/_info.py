@@ -62,7 +62,7 @@ class BackboneInfo:
     >>> from sklearn_difffeat import describe_backbone
     >>> info = describe_backbone("mdlm-tiny")
     >>> info.family, info.n_blocks, info.license
-    ('BertForMaskedLM', 6, 'bsd-3-clause')
+    ('BertForMaskedLM', 6, 'apache-2.0')
     """
 
     name: str

@@ -198,8 +198,8 @@ def describe_backbone(
     --------
     >>> from sklearn_difffeat import describe_backbone
     >>> info = describe_backbone("dit-tiny")
-    >>> info.n_blocks, info.width, info.n_timesteps, info.input_size
-    (8, 256, 1000, 64)
+    >>> info.n_blocks, info.width_of(0), info.width_of(4), info.input_size
+    (4, 2048, 384, 224)
     """
     source = locate(
         name,

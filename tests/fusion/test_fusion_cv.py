@@ -138,7 +138,10 @@ def test_unknown_labels_are_left_out_of_fits_and_scores():
     Y = np.where(hidden, np.nan, Y)
     model = FusionClassifierCV(**SMALL, modalities=TWO, tol=1e-10).fit(X, Y)
     search = GridSearchCV(
-        FusionClassifier(modalities=TWO), {"C": list(model.Cs_)}, cv=KFold(3)
+        FusionClassifier(modalities=TWO),
+        {"C": list(model.Cs_)},
+        scoring=score_labels,
+        cv=KFold(3),
     ).fit(X, Y)
     assert_allclose(
         model.scores_.mean(axis=0)[2], search.cv_results_["mean_test_score"], atol=5e-3

@@ -79,7 +79,7 @@ def test_an_interrupted_search_loses_no_computed_feature(
     countdown = [True] + [False] * 5
     transformer = ImageDiffusionFeatureTransformer(cache=tmp_path / "features.db")
     model = Pipeline([("image", transformer), ("head", Interrupting(C=0.1))])
-    space = {"image__block": [4, 6, 8], "image__timestep": [0, 100]}
+    space = {"image__block": [2, 3, 4], "image__timestep": [0, 100]}
     search = LocalSearchCV(model, space, cv=GroupKFold(2), refit=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

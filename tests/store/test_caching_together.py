@@ -55,7 +55,7 @@ from sklearn.pipeline import make_pipeline
 X, y = joblib.load("job.joblib")
 model = make_pipeline(CountedImageTransformer(cache="features.db"), RidgeClassifier())
 grid = {
-    "countedimagetransformer__block": [2, 4, 8],
+    "countedimagetransformer__block": [1, 2, 4],
     "countedimagetransformer__timestep": [50, 200],
 }
 for _ in range(2):
