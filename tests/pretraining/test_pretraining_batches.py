@@ -21,6 +21,9 @@ from sklearn_difffeat.pretraining.text import (
 from sklearn_difffeat.pretraining.text_model import build_model, read_tokenizer
 from sklearn_difffeat.pretraining.texts import ROW_TOKENS, Texts, hide_words
 
+# Padding, [CLS], [SEP] and [MASK] of the embedded tokenizer; an unknown word is one.
+SPECIAL = torch.tensor([0, 101, 102, 103])
+
 
 def test_a_batch_pairs_drawings_of_one_name_and_draws_none_held_out(corpus):
     data = Latents(corpus, N_HELD)
@@ -92,8 +95,7 @@ def test_a_packed_text_has_the_features_it_has_alone(packed, corpus):
     encoder = BertModel.from_pretrained(corpus / "encoder").eval()
     counts = texts.counts(encoder.config.vocab_size)
     clean = CleanEmbeddings(build_model(corpus / "encoder", counts), len(texts.ids))
-    # Padding, [CLS], [SEP] and [MASK]; an unknown word is one.
-    real = torch.isin(batch.ids, torch.tensor([0, 2, 3, 4]), invert=True)
+    real = torch.isin(batch.ids, SPECIAL, invert=True)
     found = clean(batch, real)
     for number in (0, 3, len(batch.rows) - 1):
         ids = torch.from_numpy(texts.ids[batch.rows[number]])[None]
@@ -122,7 +124,7 @@ def test_a_clean_embedding_is_computed_once(packed, corpus):
     n_pieces = len(read_tokenizer(corpus / "encoder"))
     model = build_model(corpus / "encoder", texts.counts(n_pieces))
     clean = CleanEmbeddings(model, len(texts.ids))
-    real = torch.isin(batch.ids, torch.arange(5), invert=True)
+    real = torch.isin(batch.ids, SPECIAL, invert=True)
     passes = []
     clean.model.bert.register_forward_pre_hook(
         lambda module, args: passes.append(len(args[0]))
