@@ -78,9 +78,9 @@ def make_text(options: argparse.Namespace) -> None:
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        warmup=10,
-        ema_decay=0.98,
-        checkpoint_every=20,
+        warmup=50,
+        ema_decay=0.99,
+        checkpoint_every=50,
         minutes=options.minutes,
     )
     folder = pretrain_text(
