@@ -493,8 +493,9 @@ class FusionClassifier(
         Returns
         -------
         float
-            As of any classifier in scikit-learn. For many labels it is near 0: choose
-            by mean average precision, as :class:`FusionClassifierCV` does.
+            As of any classifier in scikit-learn; NaN where y knows nothing. For many
+            labels it is near 0: choose by mean average precision, as
+            :class:`FusionClassifierCV` does.
 
         Examples
         --------
@@ -519,6 +520,8 @@ class FusionClassifier(
                 right = ((found == y) | ~known).all(axis=1)
                 # A row of which nothing is known says nothing.
                 counted = known.any(axis=1) * _check_sample_weight(sample_weight, y)
+                if not counted.any():
+                    return float("nan")
                 return float(right @ counted / counted.sum())
         return super().score(X, y, sample_weight)
 

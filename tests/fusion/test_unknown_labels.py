@@ -204,6 +204,7 @@ def test_score_is_the_subset_accuracy_of_known_entries():
         assert_allclose(model.score(X, Y, weights), expected)
     whole = np.where(np.isnan(Y), 0, Y)
     assert model.score(X, whole) == accuracy_score(whole, found)
+    assert np.isnan(model.score(X, np.full(Y.shape, np.nan)))
     with pytest.raises(ValueError, match="give the rows of X and the labels of fit"):
         model.score(X, Y[:, 1:])
 
