@@ -2,7 +2,7 @@
 
 Trains and scores image-only, text-only and fused models on drawings from OpenClipart,
 split by group, with the backbones that ship with the package: no network, no GPU,
-about five minutes on two cores. Block, timestep, C and the modalities' weights are
+under five minutes on two cores. Block, timestep, C and the modalities' weights are
 chosen on training groups.
 """
 
