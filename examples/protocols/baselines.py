@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import (
+from _protocol import (
     choose_head,
     expected_warnings,
     mean_average_precision,

@@ -11,7 +11,7 @@ that the paper's number and ours are of different data.
         --text-backbone dllm-hub/ModernBERT-base-chat-v0.1
 """
 
-from _common import Protocol, parser_of, run
+from _protocol import Protocol, parser_of, run
 
 from sklearn_difffeat.datasets import load_coco
 

@@ -5,7 +5,7 @@
         --backbone facebook/DiT-XL-2-256
 """
 
-from _common import Protocol, parser_of, run
+from _protocol import Protocol, parser_of, run
 
 from sklearn_difffeat.datasets import load_cifar100, load_tiny_imagenet
 

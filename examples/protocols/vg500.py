@@ -8,7 +8,7 @@ As on COCO; the texts are the descriptions of the images' regions, where the fol
         --backbone facebook/DiT-XL-2-256
 """
 
-from _common import Protocol, parser_of, run
+from _protocol import Protocol, parser_of, run
 
 from sklearn_difffeat.datasets import load_vg500
 
