@@ -77,7 +77,7 @@ np.save(f"scores{sys.argv[1]}.npy", search.cv_results_["mean_test_score"])
 
 def test_grid_search_over_block_and_timestep_runs_in_two_processes(clipart, tmp_path):
     X, Y, _ = clipart
-    joblib.dump((fused(), X, Y), tmp_path / "job.joblib")
+    joblib.dump((fused(), X[:16], Y[:16]), tmp_path / "job.joblib")
     # A process of its own: joblib warns of workers it replaces, in a thread that
     # warnings turned into errors would end.
     for n_jobs in ("1", "2"):

@@ -49,6 +49,11 @@ class Chunk:
         """The deepest block that the pass went through."""
         return max(self.values)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the values."""
+        return sum(array.nbytes for array in self.values.values())
+
     def compact(self, dtype: str) -> Chunk:
         """Hold blocks in half precision where the model's own is no better.
 

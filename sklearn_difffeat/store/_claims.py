@@ -90,7 +90,7 @@ class Claims:
             if file.writable:
                 tables.sign_in(self.worker, platform.node(), _this_process())
                 for worker, process in tables.workers():
-                    if not _is_running(process):
+                    if not is_running(process):
                         tables.dismiss(worker)
                 for column, one in enumerate(passes):
                     others = tables.claimed_by_others(self.worker, one)
@@ -106,7 +106,7 @@ def _this_process() -> str:
     return f"{process.pid} {process.create_time()}"
 
 
-def _is_running(process: str) -> bool:
+def is_running(process: str) -> bool:
     """Whether a process is the one that signed in, not a later one of its number."""
     number, _, started = process.partition(" ")
     try:

@@ -241,6 +241,11 @@ def open_file(path: str | None) -> StoreFile:
     return file
 
 
+def is_open(path: str | None) -> bool:
+    """Whether this process has a connection to a store."""
+    return (path or "") in _open
+
+
 def _locks() -> list[Any]:
     return [_open_lock, *(file.lock for file in list(_open.values()))]
 

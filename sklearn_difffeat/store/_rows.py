@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,30 @@ class StoredRows:
             places, truncated = file.index(one).find(digests, deepest)
         places[places >= 0] |= file.tag
         return places, truncated
+
+    def levels(
+        self, one: Pass
+    ) -> Iterator[tuple[int, list[bytes], np.ndarray, np.ndarray]]:
+        """Yield all rows of a pass by the deepest block that is kept of them.
+
+        Yields
+        ------
+        deepest : int
+        digests : list of bytes
+        places, truncated : ndarray of shape (n,)
+            As :meth:`find` returns them.
+        """
+        file = self.file
+        with file.reading():
+            index = file.index(one)
+            digests, depths = list(index.places), set(index.deepest.values())
+        for deepest in sorted(depths, reverse=True):
+            places, truncated = self.find(one, digests, deepest)
+            found = places >= 0
+            if found.any():
+                level = list(compress(digests, found))
+                yield deepest, level, places[found], truncated[found]
+            digests = list(compress(digests, ~found))
 
     def read(
         self, places: np.ndarray, blocks: Sequence[int]
@@ -128,7 +153,7 @@ class StoredRows:
         file = self.file
         if not file.writable:
             return
-        n_bytes = sum(a.nbytes for chunk in chunks for a in chunk.values.values())
+        n_bytes = sum(chunk.n_bytes for chunk in chunks)
         with file.transaction() as tables:
             bound = tables.setting("max_size")
             if bound is not None and n_bytes > bound:

@@ -158,6 +158,15 @@ class Tables(sqlite3.Connection):
             "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
         ).fetchall()
 
+    def passes(self) -> list[tuple[Pass, int]]:
+        """Return every pass that is kept, and of how many rows, chunk by chunk."""
+        found = self.execute(
+            f"SELECT description, timestep, draw, sum(length(digests)) / {DIGEST_BYTES}"
+            " FROM chunk JOIN space ON space.id = chunk.space "
+            "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+        return [(Pass(*one), n_rows) for *one, n_rows in found]
+
     def chunks(self, one: Pass, after: int) -> Iterable[tuple[int, int, bytes, bytes]]:
         """Return number, deepest block, digests and truncated of a pass's chunks."""
         query = (
@@ -202,6 +211,13 @@ class Tables(sqlite3.Connection):
     def workers(self) -> list[tuple[str, str]]:
         """Return every worker and its process."""
         return self.execute("SELECT id, process FROM worker").fetchall()
+
+    def claims(self) -> list[tuple[str, int]]:
+        """Return the process of every worker that computes, and how many passes."""
+        return self.execute(
+            "SELECT process, count(*) FROM claim JOIN worker ON worker.id = worker "
+            "GROUP BY process"
+        ).fetchall()
 
     def dismiss(self, worker: str) -> None:
         """Forget a worker and its claims."""

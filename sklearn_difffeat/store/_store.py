@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from sklearn_difffeat.store._database import open_file
 from sklearn_difffeat.store._place import whole
@@ -141,6 +145,156 @@ class FeatureStore:
             tables.clear()
         with file.reading() as tables:
             tables.shrink()
+
+    def merge(
+        self, *others: str | os.PathLike[str] | FeatureStore, verbose: bool = False
+    ) -> FeatureStore:
+        """Bring over what other stores hold, as from the workers of a cluster.
+
+        A row that this store knows as deep costs nothing, so that a merge which was cut
+        off goes on when it is called again. The other stores are only read, and may be
+        deleted afterwards.
+
+        Parameters
+        ----------
+        *others : str, path or FeatureStore
+        verbose : bool, default=False
+            Show a progress bar for each store.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FileNotFoundError
+            When one of them is not there; those before it were merged.
+        PermissionError
+            When this store cannot be written.
+        ValueError
+            When one is this store itself, no store, damaged, or of another version.
+
+        Warns
+        -----
+        UserWarning
+            When a store is being filled by a process of this machine: what it has
+            finished is merged.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> paths = [f"{folder.name}/part-{i}.db" for i in range(2)]
+        >>> for path, text in zip(paths, ["a red apple", "two birds"]):
+        ...     _ = TextDiffusionFeatureTransformer(cache=path).precompute([text])
+        >>> store = FeatureStore(f"{folder.name}/features.db").merge(*paths)
+        >>> store.describe()["rows"].tolist()
+        [2]
+        >>> folder.cleanup()
+        """
+        from sklearn_difffeat.store._merge import merge_into
+
+        for other in others:
+            path = other._path if isinstance(other, FeatureStore) else whole(other)
+            merge_into(StoredRows(self._path), path, _progress("merged", verbose))
+        return self
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write all features as Parquet, for a data lake; latents are left out.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder, which gets a file for each backbone with its settings, or a file
+            ``*.parquet`` where there is one backbone and setting only.
+
+        Returns
+        -------
+        list of Path
+            The files. A row is a picture or a text; its columns are ``digest`` (16
+            bytes), ``settings`` (JSON: backbone, input size, seed, precision, pooling),
+            ``truncated``, and for each block and timestep its features as a list of
+            float32, ``b3_t100``; ``b3_t100_d1`` is the second noise draw. Where a row
+            has no such pass, the value is null.
+
+        Raises
+        ------
+        ImportError
+            When pyarrow is not installed.
+        ValueError
+            When the store is empty, or a single file is named where several are needed.
+
+        Notes
+        -----
+        ``hashlib.blake2b(content, digest_size=16).digest()`` is the digest of a row
+        given as a path (``content`` are the file's bytes), as bytes, or as a text (its
+        UTF-8 bytes): that joins the rows to tables of yours.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import pyarrow.parquet
+        >>> from sklearn_difffeat import FeatureStore, TextDiffusionFeatureTransformer
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = FeatureStore(f"{folder.name}/features.db")
+        >>> _ = TextDiffusionFeatureTransformer(cache=store).precompute(["a red apple"])
+        >>> file, = store.to_parquet(f"{folder.name}/features.parquet")
+        >>> pyarrow.parquet.read_table(file).column_names[:4]
+        ['digest', 'settings', 'truncated', 'b0_t0']
+        >>> copy = FeatureStore.from_parquet(file, f"{folder.name}/copy.db")
+        >>> copy.describe()["rows"].tolist()
+        [1]
+        >>> folder.cleanup()
+        """
+        from sklearn_difffeat.store._parquet import write_parquet
+
+        return write_parquet(StoredRows(self._path), path)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        source: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        verbose: bool = False,
+    ) -> FeatureStore:
+        """Read what :meth:`to_parquet` wrote back into a store.
+
+        Parameters
+        ----------
+        source : str or path
+            A file, or a folder of them.
+        path : str or path, default=None
+            The store, made if there is none; None is the store in memory. What it holds
+            stays.
+        verbose : bool, default=False
+            Show a progress bar.
+
+        Returns
+        -------
+        FeatureStore
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is nothing to read.
+        ImportError
+            When pyarrow is not installed.
+        ValueError
+            When a file is damaged, lacks a column, or holds values that are not finite.
+        """
+        from sklearn_difffeat.store._merge import put_all
+        from sklearn_difffeat.store._parquet import read_parquet
+
+        store = cls(path)
+        with _progress("read", verbose)() as bar:
+            put_all(StoredRows(store._path), read_parquet(source), bar.update)
+        return store
+
+
+def _progress(what: str, verbose: bool) -> Callable[..., tqdm]:
+    return partial(tqdm, desc=what, unit="row", disable=not verbose)
 
 
 def store_for(cache: Any) -> StoredRows | None:

@@ -74,9 +74,9 @@ def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
 
 @pytest.fixture
 def few(monkeypatch):
-    """A tenth of the items, one place and no peers."""
+    """A few items, two places and no peers."""
     whole = load_openclipart()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:350])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:240])
 
     def load(**options):
         few = Bunch(**whole)

@@ -60,15 +60,15 @@ grid = {
 }
 for _ in range(2):
     with counting() as counts:
-        search = GridSearchCV(model, grid, cv=5, n_jobs=2, error_score="raise")
+        search = GridSearchCV(model, grid, cv=2, n_jobs=2, error_score="raise")
         search.fit(X, y)
         print(*counts())
 """
 
 
 def test_two_processes_of_a_search_pass_each_row_once(cells, tmp_path):
-    X = list(cells("image", 40))
-    joblib.dump((X, np.arange(40) % 2), tmp_path / "job.joblib")
+    X = list(cells("image", 20))
+    joblib.dump((X, np.arange(20) % 2), tmp_path / "job.joblib")
     found = subprocess.run(
         [sys.executable, "-c", SEARCH],
         cwd=tmp_path,
@@ -79,7 +79,7 @@ def test_two_processes_of_a_search_pass_each_row_once(cells, tmp_path):
     )
     assert found.returncode == 0, found.stderr
     (first, loads), (second, none) = map(str.split, found.stdout.splitlines())
-    assert int(first) == 40 * 2
+    assert int(first) == 20 * 2
     # The parent refits from the store.
     assert int(loads) <= 2
     assert second == none == "0"
