@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -113,6 +115,11 @@ def _after_in_child() -> None:
 
 
 _register(after_in_child=_after_in_child)
+
+
+def machine() -> str:
+    """Name the machine, so that a process may tell whether another runs on it."""
+    return f"{platform.node()} {uuid.getnode()}"
 
 
 def _here() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,12 @@ class Source:
     local_files_only: bool = False
     trust_remote_code: bool = False
     expected: str | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # On another machine the package lies in another folder.
+        if self.location == _embedded(self.name, None).location:
+            return _embedded, (self.name, self.expected)
+        return super().__reduce_ex__(protocol)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -135,6 +142,11 @@ class Source:
         """The commit for a hub id; for a folder a digest of what its files hold."""
         if self.on_hub:
             return f"hub:{self.location}@{self.revision}"
+        if not os.path.isdir(self.location):
+            raise FileNotFoundError(
+                f"backbone={self.name!r}: there is no folder {self.location} on "
+                f"{platform.node()}; each machine needs the model at this path."
+            )
         try:
             return folder_fingerprint(self.location)
         except OSError as error:
@@ -142,6 +154,11 @@ class Source:
                 f"backbone={self.name!r}: {error.filename!r} cannot be read "
                 f"({error.strerror}); make it readable, or move it out of the folder."
             ) from error
+
+
+def _embedded(name: str, expected: str | None) -> Source:
+    location = str(EMBEDDED_ROOT / name)
+    return Source(name, location, on_hub=False, expected=expected)
 
 
 def locate(
@@ -164,7 +181,7 @@ def locate(
     """
     text = os.fspath(name)
     if text in embedded_names():
-        return Source(text, str(EMBEDDED_ROOT / text), on_hub=False)
+        return _embedded(text, None)
     if text and os.path.isdir(absolute(text)):
         folder = absolute(text)
         return Source(text, folder, False, trust_remote_code=trust_remote_code)

@@ -7,27 +7,33 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 
+from sklearn_difffeat._process import machine
 from sklearn_difffeat.extraction._extraction import Extraction
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.store._chunk import Chunk
+from sklearn_difffeat.store._place import Identity, identity
 from sklearn_difffeat.store._rows import StoredRows
 
 # Pieces of work handed to each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4
 SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
+# Of files that travel to workers on other machines with one piece.
+LARGEST_LOAD = 32 * 2**20
 
 
 def share_out(extraction: Extraction, n_jobs: int | None) -> None:
     """Have joblib's workers compute what the store does not know."""
-    job, rows, store = extraction.job, extraction.rows, extraction.store
-    # What a store that cannot be written does not take is handed back.
-    path = store.path if store is not None and store.file.writable else None
+    job, rows = extraction.job, extraction.rows
+    store = _SharedStore.of(extraction.store)
+    may_be_far = _may_be_far()
     known: list[np.ndarray] = []
-    pieces = _Pieces(extraction, effective_n_jobs(n_jobs), known)
+    pieces = _Pieces(extraction, effective_n_jobs(n_jobs), known, store is None)
     first = next(pieces, None)
     if first is not None:
         extraction.check_kept()
@@ -36,10 +42,13 @@ def share_out(extraction: Extraction, n_jobs: int | None) -> None:
 
         def tasks() -> Iterator[object]:
             for piece in chain([first], pieces):
-                sent.append(piece)
-                yield delayed(_work)(carried, _part(job, rows, piece), path)
+                for some in _loads(job, rows, piece) if may_be_far else [piece]:
+                    sent.append(some)
+                    part = _part(job, rows, some, may_be_far)
+                    yield delayed(_work)(carried, part, store)
 
-        for number, (received, done) in enumerate(_parallel(n_jobs)(tasks())):
+        results = enumerate(_parallel(n_jobs)(tasks()))
+        for number, (received, done, is_stored) in results:
             piece = sent[number]
             for at, column, chunk in received:
                 extraction.keep(piece[at], column, chunk)
@@ -49,7 +58,7 @@ def share_out(extraction: Extraction, n_jobs: int | None) -> None:
             for at, error in done.errors.items():
                 rows.errors[int(piece[at])] = error
                 rows.needed[piece[at]] = False
-            if path is not None:
+            if is_stored:
                 extraction.collect(piece)
             else:
                 extraction.on_done(len(piece))
@@ -67,9 +76,14 @@ class _Pieces:
     """
 
     def __init__(
-        self, extraction: Extraction, n_workers: int, known: list[np.ndarray]
+        self,
+        extraction: Extraction,
+        n_workers: int,
+        known: list[np.ndarray],
+        hands_back: bool,
     ) -> None:
         self.error: BaseException | None = None
+        self._hands_back = hands_back
         self._pieces = self._cut(extraction, n_workers, known)
         self._lock = threading.Lock()
 
@@ -86,15 +100,17 @@ class _Pieces:
                 self.error = error
                 raise StopIteration from error
 
-    @staticmethod
     def _cut(
-        extraction: Extraction, n_workers: int, known: list[np.ndarray]
+        self, extraction: Extraction, n_workers: int, known: list[np.ndarray]
     ) -> Iterator[np.ndarray]:
         n_rows = int(extraction.rows.needed.any(axis=1).sum())
         target = math.ceil(n_rows / (n_workers * PIECES_PER_JOB))
         held = np.empty(0, dtype=np.intp)
         number = 0
         for fresh in extraction.unknown(known):
+            if self._hands_back and extraction.store is not None:
+                # A worker cannot see which of a row's passes are known.
+                extraction.collect(fresh.rows)
             if extraction.job.reader.window is None:
                 # Striped: texts of one length are shared out.
                 n_pieces = math.ceil(len(fresh.rows) / max(target, SMALLEST_PIECE))
@@ -121,15 +137,49 @@ def _parallel(n_jobs: int | None) -> Parallel:
         return Parallel(n_jobs=n_jobs)
 
 
-def _part(job: Job, rows: Rows, piece: np.ndarray) -> Rows:
+class _SharedStore(NamedTuple):
+    """A store that workers fill themselves, where it is the same file for them."""
+
+    path: str
+    identity: Identity | None
+    machine: str
+
+    @classmethod
+    def of(cls, store: StoredRows | None) -> _SharedStore | None:
+        """Return what workers are told; None has them hand back what they compute."""
+        if store is None or store.path is None or not store.file.writable:
+            return None
+        return cls(store.path, identity(store.path), machine())
+
+    def opened(self) -> StoredRows | None:
+        """Return the store in a worker; None on another machine, which has its own."""
+        if self.machine != machine() or self.identity != identity(self.path):
+            return None
+        return StoredRows(self.path)
+
+
+def _may_be_far() -> bool:
+    """Whether joblib's workers may be on other machines, which have other files."""
+    backend, _ = get_active_backend()
+    return type(backend).__module__ != "joblib._parallel_backends"
+
+
+def _loads(job: Job, rows: Rows, piece: np.ndarray) -> list[np.ndarray]:
+    """Cut a piece so that not too many bytes of files travel at a time."""
+    sizes = np.cumsum([job.reader.load(cell) for cell in rows.cells_of(piece)])
+    return np.split(piece, np.flatnonzero(np.diff(sizes // LARGEST_LOAD)) + 1)
+
+
+def _part(job: Job, rows: Rows, piece: np.ndarray, may_be_far: bool) -> Rows:
     """Return some of the rows as a worker may read them, in whatever folder it is."""
-    cells = [job.reader.portable(cell) for cell in rows.cells_of(piece)]
+    carry = job.reader.carried if may_be_far else job.reader.portable
+    cells = [carry(cell) for cell in rows.cells_of(piece)]
     return Rows(cells, rows.numbers[piece], rows.needed[piece], rows.unreadable)
 
 
 def _work(
-    job: Job, rows: Rows, path: str | None
-) -> tuple[list[tuple[np.ndarray, int, Chunk]], Rows]:
+    job: Job, rows: Rows, shared: _SharedStore | None
+) -> tuple[list[tuple[np.ndarray, int, Chunk]], Rows, bool]:
     """Run a piece in a joblib worker; what no store on disk takes is handed back."""
     received: list[tuple[np.ndarray, int, Chunk]] = []
 
@@ -138,9 +188,9 @@ def _work(
 
     # Arrays that were sent may be read-only here, as Ray's are.
     rows = replace(rows, needed=rows.needed.copy())
-    store = None if path is None else StoredRows(path)
+    store = None if shared is None else shared.opened()
     with job.reader.surroundings():
         Extraction(job, rows, store, receive=None if store else receive).run()
     # What a worker was sent need not travel back.
     rows.cells = ()
-    return received, rows
+    return received, rows, store is not None

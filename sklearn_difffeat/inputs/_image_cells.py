@@ -69,8 +69,10 @@ def read_image(cell: Any) -> tuple[Any, str]:
         When the cell is of no accepted kind.
     """
     check_image_cell(cell)
+    name = None
     if isinstance(cell, dict):
-        cell = cell["path"] if is_missing(cell.get("bytes")) else cell["bytes"]
+        name = cell.get("path")
+        cell = name if is_missing(cell.get("bytes")) else cell["bytes"]
         check_image_cell(cell)
         if isinstance(cell, dict):
             raise TypeError(f"a dict holds a dict; pass {KINDS}.")
@@ -79,6 +81,8 @@ def read_image(cell: Any) -> tuple[Any, str]:
     if isinstance(cell, Image.Image):
         return cell, "the PIL image"
     if not isinstance(cell, (str, os.PathLike)):
+        if isinstance(name, (str, os.PathLike)):
+            return cell, short(os.fspath(name), LONGEST_NAME)
         return cell, f"{len(cell)} bytes"
     path = os.fspath(cell)
     try:

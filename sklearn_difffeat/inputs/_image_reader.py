@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +97,22 @@ class ImageReader(Reader):
         if path is not None:
             return absolute(path)
         return bytes(cell) if isinstance(cell, memoryview) else cell
+
+    def carried(self, cell: Any) -> Any:
+        path = path_of(cell)
+        if path is None:
+            return self.portable(cell)
+        # What cannot be read here is an error there, as anywhere.
+        with suppress(OSError, ValueError):
+            return {"bytes": Path(absolute(path)).read_bytes(), "path": path}
+        return absolute(path)
+
+    def load(self, cell: Any) -> int:
+        path = path_of(cell)
+        if path is not None:
+            with suppress(OSError, ValueError):
+                return os.stat(absolute(path)).st_size
+        return 0
 
     def for_workers(self) -> ImageReader:
         return replace(self, pillow=PillowState.here())

@@ -126,6 +126,14 @@ class Reader(ABC):
         """Return a cell as another process, in another folder, may read it."""
         return cell
 
+    def carried(self, cell: Any) -> Any:
+        """Return a cell as another machine, without these files, may read it."""
+        return self.portable(cell)
+
+    def load(self, cell: Any) -> int:
+        """Return the bytes of the file that :meth:`carried` takes along."""
+        return 0
+
     def for_workers(self) -> Reader:
         """Return a reader that takes along what acts on reading in this process."""
         return self

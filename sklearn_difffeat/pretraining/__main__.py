@@ -80,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
                        help="pictures that train a linear probe; else all")  # fmt: skip
     judge.add_argument("--latents", type=Path,
                        help="folder of latents, corpus/ of an image run")  # fmt: skip
+    judge.add_argument("--before", type=Path,
+                       help="before/export of a text run, to compare with")  # fmt: skip
     judge.add_argument("--out", type=Path, default="output",
                        help="folder of maps, nearest pictures and texts")  # fmt: skip
     judge.add_argument("--only", choices=["openclipart", "probes", "samples"],
@@ -100,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
             photos=options.photos,
             n_probe=options.n_probe,
             latents=options.latents,
+            before=options.before,
             parts=[options.only] if options.only else PARTS,
         )
     elif options.command == "release":

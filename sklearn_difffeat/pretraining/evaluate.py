@@ -27,6 +27,7 @@ from sklearn_difffeat.pretraining import probes
 from sklearn_difffeat.pretraining.contest import Contest, Features, Settings, frozen
 from sklearn_difffeat.pretraining.infilling import write_infilled
 from sklearn_difffeat.pretraining.latent_samples import judge_samples, say_distances
+from sklearn_difffeat.pretraining.perplexity import compare_perplexity
 from sklearn_difffeat.pretraining.reading import (
     BLOCKS,
     DRAWS,
@@ -244,6 +245,7 @@ def evaluate(
     photos: Path | None = None,
     n_probe: int | None = None,
     latents: Path | None = None,
+    before: Path | None = None,
     parts: Collection[str] = PARTS,
 ) -> None:
     """Run the comparison, the linear probes, and both generations.
@@ -264,6 +266,9 @@ def evaluate(
     latents : Path, optional
         Folder of latents that the image backbone was trained on, to judge what it
         generates.
+    before : path, optional
+        Folder of the text backbone before its adaptation, ``before/export`` of a text
+        run, to compare perplexities with.
     parts : collection of {"openclipart", "probes", "samples"}
     """
     if "openclipart" in parts:
@@ -275,9 +280,13 @@ def evaluate(
     if "samples" in parts:
         out.mkdir(parents=True, exist_ok=True)
         judge_pictures(backbones["image"], latents, out / "nearest.png")
-        texts = load_openclipart(subset="test").data["text"].iloc[::60]
-        write_infilled(backbones["text"], list(texts), out / "infilled.md")
+        texts = list(load_openclipart(subset="test").data["text"])
+        write_infilled(backbones["text"], texts[::60], out / "infilled.md")
         say(f"wrote {out / 'infilled.md'}")
+        compared = {"before": before} if before else {}
+        compared["text backbone"] = backbones["text"]
+        say("perplexity of hidden tokens of the test groups' texts")
+        print(compare_perplexity(compared, texts).round(1).to_string(), flush=True)
 
 
 def probe_pictures(

@@ -203,8 +203,8 @@ def test_arrays_that_a_worker_may_not_write_do_not_stop_it(cells, monkeypatch):
 
     part = _workers._part
 
-    def read_only(job, rows, piece):
-        sent = part(job, rows, piece)
+    def read_only(*arguments):
+        sent = part(*arguments)
         for name in ("numbers", "needed", "truncated", "overflowed"):
             getattr(sent, name).flags.writeable = False
         return sent

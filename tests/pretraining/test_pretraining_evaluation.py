@@ -76,7 +76,7 @@ def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
 def few(monkeypatch):
     """A few items, two places and no peers."""
     whole = load_openclipart()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:240])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:290])
 
     def load(**options):
         few = Bunch(**whole)

@@ -163,10 +163,10 @@ def changed(table, name, values):
         ),
         (lambda table: table.select(range(3)), "no column of features"),
         (
-            lambda table: table.set_column(0, "digest", pa.array([b"a", b"b", b"c", b"d"])),
+            lambda table: table.set_column(0, "digest", pa.array([b"a"] * 4)),
             "digest b'a' has not 16 bytes",
         ),
-        (lambda table: changed(table, "settings", ["{", "{", "{", "{"]), "settings '{'"),
+        (lambda table: changed(table, "settings", ["{"] * 4), "settings '{'"),
         (lambda table: changed(table, "settings", ["7"] * 4), "settings '7'"),
         (
             lambda table: changed(table, "b1_t0", [[np.nan] * 384] * 4),
