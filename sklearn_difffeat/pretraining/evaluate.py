@@ -283,7 +283,7 @@ def evaluate(
         texts = list(load_openclipart(subset="test").data["text"])
         write_infilled(backbones["text"], texts[::60], out / "infilled.md")
         say(f"wrote {out / 'infilled.md'}")
-        compared = {"before": before} if before else {}
+        compared: dict[str, str | Path] = {"before": before} if before else {}
         compared["text backbone"] = backbones["text"]
         say("perplexity of hidden tokens of the test groups' texts")
         print(compare_perplexity(compared, texts).round(1).to_string(), flush=True)

@@ -173,9 +173,10 @@ class StoreFile:
 
     def close(self) -> None:
         """Write the log into the file and let go of it."""
-        if _open.get(self.path) is self:
-            del _open[self.path]
-        self.connection.close()
+        with self.lock:
+            if _open.get(self.path) is self:
+                del _open[self.path]
+            self.connection.close()
 
 
 def deleted(path: str) -> FileNotFoundError:
@@ -239,6 +240,12 @@ def open_file(path: str | None) -> StoreFile:
             stacklevel=2,
         )
     return file
+
+
+def close_file(path: str | None) -> None:
+    """Let go of a store, where this process has it open."""
+    if file := _open.get(path or ""):
+        file.close()
 
 
 def is_open(path: str | None) -> bool:

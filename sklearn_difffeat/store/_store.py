@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from sklearn_difffeat.store._database import open_file
+from sklearn_difffeat.store._database import close_file, open_file
 from sklearn_difffeat.store._place import whole
 from sklearn_difffeat.store._rows import StoredRows
 
@@ -145,6 +145,16 @@ class FeatureStore:
             tables.clear()
         with file.reading() as tables:
             tables.shrink()
+
+    def close(self) -> None:
+        """Let go of the file, which is complete then and may be copied or moved.
+
+        Before that, what was written last lies in a file beside it, ``...-wal``, as
+        long as any process has the store open. The next use opens it again; the store
+        in memory has no file, and is left alone.
+        """
+        if self._path is not None:
+            close_file(self._path)
 
     def merge(
         self, *others: str | os.PathLike[str] | FeatureStore, verbose: bool = False

@@ -131,7 +131,7 @@ def test_what_cannot_be_merged_is_said_in_a_sentence(cells, tmp_path):
     with pytest.raises(ValueError, match="is no feature store or is damaged"):
         store.merge(tmp_path / "words.db")
     later = tmp_path / "later.db"
-    _close(FeatureStore(later))
+    FeatureStore(later).close()
     with sqlite3.connect(later) as tables:
         tables.execute("PRAGMA user_version = 7")
     tables.close()
@@ -159,7 +159,7 @@ def test_a_store_that_is_only_read_can_be_merged_but_not_filled(cells, tmp_path)
     locked = tmp_path / "locked"
     locked.mkdir()
     source = filled(locked / "a.db", TextDiffusionFeatureTransformer, cells("text", 3))
-    _close(source)
+    source.close()
     for path in (locked / "a.db", locked):
         path.chmod(0o555)
     try:
@@ -175,10 +175,17 @@ def test_a_store_that_is_only_read_can_be_merged_but_not_filled(cells, tmp_path)
         locked.chmod(0o755)
 
 
-def _close(store):
-    from sklearn_difffeat.store._database import open_file
-
-    open_file(os.fspath(store)).close()
+def test_a_closed_store_is_one_file_and_opens_again(cells, tmp_path):
+    X = cells("text", 3)
+    store = filled(tmp_path / "a.db", TextDiffusionFeatureTransformer, X)
+    assert (tmp_path / "a.db-wal").exists()
+    store.close()
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    (tmp_path / "a.db").rename(tmp_path / "b.db")
+    assert FeatureStore(tmp_path / "b.db").describe()["rows"].tolist() == [3, 3]
+    assert store.describe().empty
+    FeatureStore().close()
 
 
 def test_sources_do_not_stay_open(cells, tmp_path):
@@ -187,7 +194,7 @@ def test_sources_do_not_stay_open(cells, tmp_path):
     source = filled(
         tmp_path / "a.db", TextDiffusionFeatureTransformer, cells("text", 2)
     )
-    _close(source)
+    source.close()
     FeatureStore(tmp_path / "all.db").merge(tmp_path / "a.db")
     assert not is_open(os.fspath(tmp_path / "a.db"))
 
