@@ -164,6 +164,83 @@ def test_any_backend_of_joblib_gives_the_features_of_one_process(
     np.testing.assert_allclose(again, found, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_workers_on_another_machine_need_no_file_of_the_caller(
+    where, cells, cache, tmp_path, monkeypatch, pass_counter
+):
+    from sklearn_difffeat.extraction import _workers
+
+    X = list(cells("image", 40))
+    expected = ImageDiffusionFeatureTransformer(dtype="float32").fit_transform(X)
+    paths = [tmp_path / f"{i}.png" for i in range(len(X))]
+    for path, content in zip(paths, X, strict=True):
+        path.write_bytes(content)
+    work, opened = _workers._work, []
+
+    def far(job, rows, shared):
+        # The machine is another one, and none of the caller's files is there.
+        rows.cells = [cell | {"path": "/lost/one.png"} for cell in rows.cells]
+        with monkeypatch.context() as patch:
+            patch.setattr(_workers, "machine", lambda: "another")
+            received, rows, is_stored = work(job, rows, shared)
+        opened.append(is_stored)
+        return received, rows, is_stored
+
+    monkeypatch.setattr(_workers, "_work", far)
+    monkeypatch.setattr(_workers, "LARGEST_LOAD", sum(map(len, X[:10])))
+    joblib.register_parallel_backend("list", ListBackend)
+    parallel = ImageDiffusionFeatureTransformer(n_jobs=2, dtype="float32", cache=cache)
+    before = pass_counter["rows"]
+    with joblib.parallel_config(backend="list"):
+        # One task at a time: this process stands for two machines.
+        monkeypatch.setattr(
+            _workers, "_parallel", lambda n_jobs: joblib.Parallel(n_jobs=1)
+        )
+        found = parallel.fit(paths).transform(paths)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert len(opened) > 2 and not any(opened)
+    assert pass_counter["rows"] - before == len(X)
+    # The caller has kept what came back.
+    parallel.set_params(n_jobs=None).transform(paths)
+    assert pass_counter["rows"] - before == len(X)
+
+
+def test_a_damaged_picture_has_its_name_on_another_machine_too(tmp_path):
+    path = tmp_path / "damaged.png"
+    path.write_bytes(b"no picture")
+    joblib.register_parallel_backend("list", ListBackend)
+    parallel = ImageDiffusionFeatureTransformer(n_jobs=2).fit([path])
+    with (
+        joblib.parallel_config(backend="list"),
+        pytest.raises(ValueError, match=r"row 0 of X: .*damaged\.png"),
+    ):
+        parallel.transform([path])
+
+
+def test_embedded_backbones_are_found_where_the_package_lies(monkeypatch):
+    import pickle
+
+    from sklearn_difffeat.checkpoints import _source
+
+    sent = pickle.dumps(_source.locate("dit-tiny"))
+    elsewhere = _source.Path("/elsewhere")
+    monkeypatch.setattr(_source, "EMBEDDED_ROOT", elsewhere)
+    assert pickle.loads(sent).location == str(elsewhere / "dit-tiny")
+
+
+def test_a_folder_that_a_worker_lacks_is_named_with_the_machine(dit_folder, tmp_path):
+    import platform
+    import shutil
+
+    from sklearn_difffeat.checkpoints._source import locate
+
+    shutil.copytree(dit_folder, tmp_path / "model")
+    source = locate(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=f"no folder .*{platform.node()}"):
+        _ = source.fingerprint
+
+
 FORKING = """
 import joblib, numpy as np
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
