@@ -50,7 +50,7 @@ def merge_into(
             f"{file.name} is being filled: {n_claimed} passes of rows are still to "
             "come. Merge it again once the process that fills it is done.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

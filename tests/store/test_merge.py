@@ -240,8 +240,10 @@ def test_a_store_that_is_being_filled_gives_what_is_finished(tmp_path):
     store = FeatureStore(tmp_path / "all.db")
     with start(tmp_path, FILLING, "slowly") as process:
         process.stdout.readline()
-        with pytest.warns(UserWarning, match=r"is being filled: \d+ passes of rows"):
+        message = r"is being filled: \d+ passes of rows"
+        with pytest.warns(UserWarning, match=message) as said:
             store.merge(tmp_path / "part.db")
+        assert said[0].filename == __file__
         process.kill()
     assert store.describe()["rows"].tolist() == [2]
     with warnings.catch_warnings():

@@ -338,7 +338,8 @@ def test_a_worker_that_ended_but_was_not_waited_for_gives_its_rows_back(store):
 
 def test_a_store_shows_what_its_user_needs_and_no_more(store):
     public = {name for name in dir(FeatureStore(store.path)) if name[0] != "_"}
-    assert public == {"size", "max_size", "describe", "clear"}
+    looks_after = {"size", "max_size", "describe", "clear", "close"}
+    assert public == looks_after | {"merge", "to_parquet", "from_parquet"}
 
 
 def test_all_sql_is_in_one_file():
