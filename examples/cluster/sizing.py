@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--price", type=float, default=0.09,
                         help="of one worker's hour, in dollars")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--merged-per-second", type=float, default=9_700,
+    parser.add_argument("--merged-per-second", type=float, default=16_500,
                         help="rows of 10.8 kB, as merge.py measures")  # fmt: skip
     parser.add_argument("--shard-gb", type=float, default=1.0)
     options = parser.parse_args()
