@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -91,13 +92,20 @@ def prefetched(
 ) -> Iterator[tuple[T, Any]]:
     """Prepare batches in threads, while those before them are computed.
 
-    ``batches`` itself is drawn from in the caller's thread.
+    ``batches`` itself is drawn from in the caller's thread. A single one is prepared
+    there, too: starting a thread takes longer than reading a text.
     """
+    drawn = iter(batches)
+    first_two = list(islice(drawn, 2))
+    if len(first_two) < 2:
+        for batch in first_two:
+            yield batch, prepare(batch)
+        return
     n_threads = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(n_threads, "difffeat-prepare") as pool:
         waiting: deque[tuple[T, Any]] = deque()
         try:
-            for batch in batches:
+            for batch in chain(first_two, drawn):
                 waiting.append((batch, pool.submit(prepare, batch)))
                 if len(waiting) > n_threads:
                     first, future = waiting.popleft()
