@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def fill_store(
     X: Any,
     folder: str | os.PathLike[str],
     *,
+    column: str | None = None,
     blocks: Any = None,
     timesteps: Any = None,
 ) -> str | None:
@@ -37,10 +39,14 @@ def fill_store(
     ----------
     transformer : ImageDiffusionFeatureTransformer or TextDiffusionFeatureTransformer
         Its parameter ``cache`` is left aside; no fit is needed.
-    X : column of cells
-        The rows of the partition, as the transformer takes them.
+    X : column of cells, or table
+        The rows of the partition, as the transformer takes them; with ``column``, the
+        partition as the engine gives it: a DataFrame, a pyarrow table, or a mapping
+        from names to columns.
     folder : str or path
         Made if it is not there.
+    column : str, default=None
+        The column to read of a partition.
     blocks, timesteps : int, str or list of them, default=None
         As in :meth:`DiffusionFeatureTransformer.precompute`.
 
@@ -52,7 +58,10 @@ def fill_store(
     Raises
     ------
     ValueError
-        When a parameter or a cell is not valid; what was computed before is kept.
+        When the partition has no such column, or a parameter or a cell is not valid;
+        what was computed before is kept.
+    TypeError
+        When ``column`` is given for what has no columns.
     OSError
         When the folder cannot be written.
 
@@ -73,6 +82,8 @@ def fill_store(
     [3]
     >>> folder.cleanup()
     """
+    if column is not None:
+        X = _column_of(X, column)
     if hasattr(X, "__len__") and not len(X):
         return None
     cells = list(as_cells(X, arrays=True))
@@ -95,3 +106,22 @@ def fill_store(
             finally:
                 arriving.unlink(missing_ok=True)
     return str(home)
+
+
+def _column_of(partition: Any, column: str) -> Any:
+    """Return a column of a DataFrame, pyarrow table or mapping."""
+    if isinstance(partition, Mapping):
+        names = list(partition)
+    else:
+        names = getattr(partition, "column_names", getattr(partition, "columns", None))
+    if names is None:
+        raise TypeError(
+            f"The partition is a {type(partition).__name__}, which has no columns; "
+            "leave column out for a plain sequence of cells."
+        )
+    if column not in names:
+        raise ValueError(
+            f"The partition has no column {column!r}; it has "
+            f"{', '.join(map(repr, names))}."
+        )
+    return partition[column]

@@ -20,7 +20,9 @@ from sklearn_difffeat.cluster import fill_store
 
 def fill(partition, stores, timesteps):
     transformer = ImageDiffusionFeatureTransformer()
-    store = fill_store(transformer, partition["image"], stores, timesteps=timesteps)
+    store = fill_store(
+        transformer, partition, stores, column="image", timesteps=timesteps
+    )
     return partition[[]].assign(store=str(store))
 
 

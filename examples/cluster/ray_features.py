@@ -23,9 +23,12 @@ class Fill:
         self.transformer = ImageDiffusionFeatureTransformer()
 
     def __call__(self, batch):
-        cells = batch["image"].tolist()
         store = fill_store(
-            self.transformer, cells, self.stores, timesteps=self.timesteps
+            self.transformer,
+            batch,
+            self.stores,
+            column="image",
+            timesteps=self.timesteps,
         )
         return {"store": [store]}
 

@@ -25,8 +25,9 @@ def filler(stores, timesteps):
 
         transformer = ImageDiffusionFeatureTransformer()
         for batch in batches:
-            cells = [bytes(cell) for cell in batch["image"]]
-            store = fill_store(transformer, cells, stores, timesteps=timesteps)
+            store = fill_store(
+                transformer, batch, stores, column="image", timesteps=timesteps
+            )
             yield pd.DataFrame({"store": [store]})
 
     return fill

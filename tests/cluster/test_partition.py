@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from sklearn_difffeat import (
@@ -64,7 +66,33 @@ def test_what_was_computed_before_an_error_is_kept(cells, tmp_path, pass_counter
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_partition_without_the_column_is_an_error(tmp_path):
-    table = pd.DataFrame({"text": TEXTS, "label": [0, 1, 0]})
+TABLE = {"text": TEXTS, "label": [0, 1, 0]}
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        pd.DataFrame(TABLE),
+        pl.DataFrame(TABLE),
+        pa.table(TABLE),
+        {name: np.array(column) for name, column in TABLE.items()},
+    ],
+    ids=["pandas", "polars", "pyarrow", "mapping"],
+)
+def test_a_column_of_a_partition(partition, tmp_path):
+    transformer = TextDiffusionFeatureTransformer()
+    path = fill_store(transformer, partition, tmp_path, column="text")
+    assert path == fill_store(transformer, TEXTS, tmp_path)
+    assert fill_store(transformer, partition, tmp_path / "b", column="text")
+    empty = {name: column[:0] for name, column in TABLE.items()}
+    assert fill_store(transformer, empty, tmp_path, column="text") is None
+    with pytest.raises(ValueError, match="no column 'image'; it has 'text', 'label'"):
+        fill_store(transformer, partition, tmp_path, column="image")
+
+
+def test_columns_have_to_be_named_where_there_are_several(tmp_path):
+    transformer = TextDiffusionFeatureTransformer()
     with pytest.raises(ValueError, match="with 2 columns"):
-        fill_store(TextDiffusionFeatureTransformer(), table, tmp_path)
+        fill_store(transformer, pd.DataFrame(TABLE), tmp_path)
+    with pytest.raises(TypeError, match="is a list, which has no columns"):
+        fill_store(transformer, TEXTS, tmp_path, column="text")
