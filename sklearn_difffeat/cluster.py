@@ -110,10 +110,9 @@ def fill_store(
 
 def _column_of(partition: Any, column: str) -> Any:
     """Return a column of a DataFrame, pyarrow table or mapping."""
-    if isinstance(partition, Mapping):
-        names = list(partition)
-    else:
-        names = getattr(partition, "column_names", getattr(partition, "columns", None))
+    names: Any = partition if isinstance(partition, Mapping) else None
+    for attribute in ("column_names", "columns"):
+        names = getattr(partition, attribute, None) if names is None else names
     if names is None:
         raise TypeError(
             f"The partition is a {type(partition).__name__}, which has no columns; "

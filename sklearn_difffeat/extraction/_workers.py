@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ PIECES_PER_JOB = 4
 SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
 # Of files that travel to workers on other machines with one piece.
 LARGEST_LOAD = 32 * 2**20
+VERSION = "sklearn_difffeat:__version__"
 
 
 def share_out(extraction: Extraction, n_jobs: int | None) -> None:
@@ -37,6 +39,8 @@ def share_out(extraction: Extraction, n_jobs: int | None) -> None:
     first = next(pieces, None)
     if first is not None:
         extraction.check_kept()
+        if may_be_far:
+            _check_package(n_jobs)
         carried = replace(job, reader=job.reader.for_workers())
         sent: list[np.ndarray] = []
 
@@ -162,6 +166,30 @@ def _may_be_far() -> bool:
     """Whether joblib's workers may be on other machines, which have other files."""
     backend, _ = get_active_backend()
     return type(backend).__module__ != "joblib._parallel_backends"
+
+
+def _check_package(n_jobs: int | None) -> None:
+    """Ask workers for their version first: without the package, Dask's never answer.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        When a worker cannot import the package.
+    ImportError
+        When a worker has another version of it.
+    """
+    backend, _ = get_active_backend()
+    here = pkgutil.resolve_name(VERSION)
+    way_out = f"install sklearn_difffeat {here} on each worker."
+    where = f"A worker of joblib's {type(backend).__name__}"
+    question = delayed(pkgutil.resolve_name)(VERSION)
+    try:
+        versions = set(Parallel(n_jobs)([question] * effective_n_jobs(n_jobs)))
+    except ImportError as error:
+        message = f"{where} cannot import sklearn_difffeat ({error}); {way_out}"
+        raise ModuleNotFoundError(message, name="sklearn_difffeat") from error
+    if others := versions - {here}:
+        raise ImportError(f"{where} has sklearn_difffeat {others.pop()}; {way_out}")
 
 
 def _loads(job: Job, rows: Rows, piece: np.ndarray) -> list[np.ndarray]:

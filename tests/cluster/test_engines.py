@@ -96,3 +96,8 @@ def test_a_backend_of_joblib_carries_jobs_and_searches(engine, run):
     passes = {tuple(line.split()[:2]): int(line.split()[2]) for line in printed[-4:]}
     assert passes["GridSearchCV", "search.db"] == 24 * 2
     assert passes["LocalSearchCV", "search.db"] == 0
+
+
+def test_a_worker_without_the_package_is_told_of(run):
+    needs("dask")
+    assert "DaskDistributedBackend cannot import" in run(ENGINES / "run_lacking.py")

@@ -2,8 +2,11 @@
 
 import io
 import os
+import pkgutil
 import subprocess
 import sys
+import threading
+from importlib import import_module
 
 import joblib
 import numpy as np
@@ -203,6 +206,33 @@ def test_workers_on_another_machine_need_no_file_of_the_caller(
     # The caller has kept what came back.
     parallel.set_params(n_jobs=None).transform(paths)
     assert pass_counter["rows"] - before == len(X)
+
+
+@pytest.mark.parametrize(
+    "answer, error",
+    [
+        (lambda: "0.0.3", "has sklearn_difffeat 0.0.3; install sklearn_difffeat"),
+        (lambda: import_module("no_such_module"), "cannot import sklearn_difffeat"),
+    ],
+    ids=["another version", "none"],
+)
+def test_workers_have_to_have_the_package(answer, error, cells, monkeypatch):
+    from sklearn_difffeat.extraction import _workers
+
+    caller, resolve = threading.get_ident(), pkgutil.resolve_name
+
+    def answered(name):
+        here = threading.get_ident() == caller
+        return resolve(name) if here else answer()
+
+    monkeypatch.setattr(_workers.pkgutil, "resolve_name", answered)
+    joblib.register_parallel_backend("list", ListBackend)
+    transformer = ImageDiffusionFeatureTransformer(n_jobs=2).fit(cells("image", 2))
+    with (
+        joblib.parallel_config(backend="list"),
+        pytest.raises(ImportError, match=f"A worker of joblib's ListBackend {error}"),
+    ):
+        transformer.transform(cells("image", 40))
 
 
 def test_a_damaged_picture_has_its_name_on_another_machine_too(tmp_path):
