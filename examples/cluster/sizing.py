@@ -1,7 +1,11 @@
 """What a store of many rows would take: bytes, dollars, hours, with arithmetic alone.
 
 Rates are those that ``throughput.py`` (DiT-XL/2 on two cores) and ``merge.py``
-printed; prices are list prices of public clouds. Give your own::
+printed. Prices are Amazon's list prices for US East as others report them: S3 Standard at
+https://devnotes.tech/understanding-aws-s3-pricing-a-complete-cost-breakdown-with-examples,
+RDS for PostgreSQL on gp3 disks, June 2026, at
+https://www.usage.ai/blogs/aws/reserved-instances/rds/pricing-calculator/. The worker's
+price is an assumption. Give your own::
 
     python examples/cluster/sizing.py --passes 300 --price 2.5 --workers 64
 """
@@ -10,7 +14,7 @@ import argparse
 import math
 
 # In US dollars: object storage a GB and month, a hundred thousand requests to write and
-# to read, a GB and month of a managed Postgres's disk.
+# to read, a GB and month of a managed PostgreSQL's disk.
 OBJECT_GB, WRITES, READS, POSTGRES_GB = 0.023, 0.5, 0.04, 0.115
 GB, HOUR = 1e9, 3600
 
