@@ -1,9 +1,9 @@
 """What a store of many rows would take: bytes, dollars, hours, with arithmetic alone.
 
 Rates are those that ``throughput.py`` (DiT-XL/2 on two cores) and ``merge.py``
-printed. Prices are Amazon's list prices for US East as others report them: S3 Standard at
-https://devnotes.tech/understanding-aws-s3-pricing-a-complete-cost-breakdown-with-examples,
-RDS for PostgreSQL on gp3 disks, June 2026, at
+printed. Prices are Amazon's list prices for US East as others report them: S3 Standard
+https://devnotes.tech/understanding-aws-s3-pricing-a-complete-cost-breakdown-with-examples
+and RDS for PostgreSQL, June 2026,
 https://www.usage.ai/blogs/aws/reserved-instances/rds/pricing-calculator/. The worker's
 price is an assumption. Give your own::
 
