@@ -227,7 +227,7 @@ def walk(X, Y, groups, shuffles, picks):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000, help="training rows")
+    parser.add_argument("--rows", type=int, default=600, help="training rows")
     parser.add_argument("--sample", type=int, default=200, help="rows of the criteria")
     parser.add_argument("--shuffles", type=int, default=2, help="of the groups")
     options = parser.parse_args()

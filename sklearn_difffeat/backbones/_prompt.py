@@ -22,11 +22,27 @@ from sklearn_difffeat.checkpoints._weights import find_weights
 
 # As model_index.json states what a pipeline was saved without.
 NONE = None, None
-TEXT_PARTS = {
+TEXT_PARTS = {"processor"} | {
     part + number
     for part in ("tokenizer", "text_encoder")
     for number in ("", "_2", "_3")
 }
+
+
+class _TextProcessor:
+    """What a processor of pictures, films and texts does with texts.
+
+    Whole, it could not be loaded without torchvision.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> list[Any]:
+        return [self.tokenizer.apply_chat_template(messages, **options)]
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        return self.tokenizer(text, **options)
 
 
 def _check_sentencepiece(source: Source, folder: str) -> None:
@@ -46,6 +62,11 @@ def _load_text_part(
 ) -> Any:
     read_part(source, name)
     place = {"subfolder": name, "local_files_only": True}
+    if name == "processor":
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.snapshot, trust_remote_code=False, **place
+        )
+        return _TextProcessor(tokenizer)
     if name.startswith("tokenizer"):
         _check_sentencepiece(source, name)
         return kind.from_pretrained(source.snapshot, **place)
@@ -68,11 +89,14 @@ class PromptedBackbone(DiffusionBackbone):
     ----------
     pipelines : tuple of str
         The pipelines of diffusers whose models the family is; one of them encodes.
+    tokens_per_step : int
+        Tokens to the side of what sides have to be multiples of.
     n_tokens : int
         Tokens of a picture in the pass that is running.
     """
 
     takes_prompt = True
+    tokens_per_step: ClassVar[int] = 1
     pipelines: ClassVar[tuple[str, ...]]
     source: Source
     conditions: dict[str, dict[str, torch.Tensor]]
@@ -145,7 +169,8 @@ class PromptedBackbone(DiffusionBackbone):
 
     def activation_bytes(self, size: int) -> int:
         words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
-        n_tokens = (size // self.info.input_step) ** 2 + max(words)
+        side = size // self.info.input_step * self.tokens_per_step
+        n_tokens = side**2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
     def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
@@ -153,7 +178,7 @@ class PromptedBackbone(DiffusionBackbone):
         n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.
-        self.n_tokens = (height // step) * (width // step)
+        self.n_tokens = (height // step) * (width // step) * self.tokens_per_step**2
         condition = {
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()

@@ -43,6 +43,7 @@ FAMILIES = {
     "HunyuanImageTransformer2DModel": ("hunyuanimage", "HunyuanImageBackbone"),
     "Lumina2Transformer2DModel": ("lumina2", "Lumina2Backbone"),
     "PixArtTransformer2DModel": ("pixart", "PixArtBackbone"),
+    "QwenImage21Transformer2DModel": ("qwenimage21", "QwenImage21Backbone"),
     "QwenImageTransformer2DModel": ("qwenimage", "QwenImageBackbone"),
     "SD3Transformer2DModel": ("sd3", "SD3Backbone"),
     "SanaTransformer2DModel": ("sana", "SanaBackbone"),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 
 NEWER = (
     "chroma", "cogview4", "ddpm", "flux2-klein", "hunyuan-dit", "hunyuan-image",
-    "qwen-image", "z-image",
+    "qwen-image", "qwen-image-2.1", "z-image",
 )  # fmt: skip
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192}
 COGVIEW4 = {"num_layers": 28, "num_attention_heads": 32, "attention_head_dim": 128}
@@ -34,6 +34,7 @@ DDPM_CAT = {"block_out_channels": (128, 128, 256, 256, 512, 512), "sample_size":
 FACTORS = {
     "Flux2Transformer2DModel": 16,
     "HunyuanImageTransformer2DModel": 32,
+    "QwenImage21Transformer2DModel": 16,
     "SanaTransformer2DModel": 32,
     "UNet2DModel": 1,
 }
@@ -189,6 +190,7 @@ def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_pat
         ("Lumina2Transformer2DModel", 28, 2304, 1024, {}),
         ("PixArtTransformer2DModel", 28, 1152, 512, {"sample_size": 64}),
         ("QwenImageTransformer2DModel", 60, 3072, 1024, {}),
+        ("QwenImage21Transformer2DModel", 32, 4096, 1024, {}),
         ("SanaTransformer2DModel", 20, 2240, 1024, {}),
         ("SD3Transformer2DModel", 24, 1536, 1024, SD3_MEDIUM),
         ("UNet2DConditionModel", 9, 1280, 512, {"sample_size": 64}),

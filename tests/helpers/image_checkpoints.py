@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -35,6 +36,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -111,6 +114,26 @@ def qwen_tokenizer():
     return tokenizer
 
 
+def qwen_processor():
+    """Return a tokenizer in the place of Qwen-Image 2.1's processor.
+
+    The processor itself takes torchvision, for films.
+    """
+    plain = qwen_tokenizer()
+
+    class Qwen2Tokenizer(type(plain)):
+        tokenizer = property(lambda self: self)
+
+        def apply_chat_template(self, *args, **options):
+            return [super().apply_chat_template(*args, **options)]
+
+    # Saved under the name that it stands for.
+    Qwen2Tokenizer.__module__ = type(plain).__module__
+    plain.add_special_tokens({"additional_special_tokens": ["<|image_pad|>"]})
+    plain.__class__ = Qwen2Tokenizer
+    return plain
+
+
 def glm_tokenizer():
     tokenizer = qwen_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -129,6 +152,18 @@ def qwen_vl():
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config=LANGUAGE | {"rope_parameters": rope},
+            vision_config=vision | {"out_hidden_size": 16},
+        )
+    )
+
+
+def qwen3_vl():
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config=LANGUAGE | {"rope_parameters": rope, "head_dim": 8},
             vision_config=vision | {"out_hidden_size": 16},
         )
     )
@@ -462,6 +497,32 @@ def qwen_image():
     }
 
 
+def qwen_image_21():
+    return {
+        "transformer": diffusers.QwenImage21Transformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            context_in_dim=16,
+            axes_dims_rope=(4, 4, 4),
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": AutoencoderKLQwenImage21(
+            base_dim=8,
+            decoder_base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.5, -0.5, 1.0, 0.0],
+            latents_std=[2.0, 1.5, 0.5, 1.0],
+        ),
+        "text_encoder": qwen3_vl(),
+        "processor": qwen_processor(),
+    }
+
+
 def z_image():
     return {
         "transformer": diffusers.ZImageTransformer2DModel(
@@ -610,6 +671,7 @@ FAMILIES = {
     "hunyuan-image": ("HunyuanImagePipeline", hunyuan_image),
     "hunyuan-image-distilled": ("HunyuanImagePipeline", hunyuan_image_distilled),
     "qwen-image": ("QwenImagePipeline", qwen_image),
+    "qwen-image-2.1": ("QwenImage21Pipeline", qwen_image_21),
     "z-image": ("ZImagePipeline", z_image),
 }
 

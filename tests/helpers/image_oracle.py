@@ -7,6 +7,7 @@ whose modules are hooked.
 import diffusers
 import numpy as np
 import torch
+from helpers.image_checkpoints import qwen_processor
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.backbones._noise import gaussian_noise
@@ -41,6 +42,7 @@ BLOCKS = {
         "single_transformer_blocks",
     ],
     "qwen-image": ["img_in", "transformer_blocks"],
+    "qwen-image-2.1": ["img_in", "transformer_blocks"],
     "z-image": ["all_x_embedder", "noise_refiner", "layers"],
 }
 FLOW = {
@@ -59,6 +61,7 @@ FLOW = {
     "hunyuan-image",
     "hunyuan-image-distilled",
     "qwen-image",
+    "qwen-image-2.1",
     "z-image",
 }
 # Pipelines that guide by a second pass, unless they are told not to.
@@ -68,6 +71,7 @@ UNGUIDED = {
     "flux2-klein": {"guidance_scale": 1.0},
     "hunyuan-dit": {"guidance_scale": 1.0, "use_resolution_binning": False},
     "qwen-image": {"true_cfg_scale": 1.0},
+    "qwen-image-2.1": {"true_cfg_scale": 1.0, "use_kv_cache": False},
     "z-image": {"guidance_scale": 0.0},
 }
 
@@ -86,7 +90,11 @@ def encode(pipeline, pixels):
         return pipeline._encode_vae_image(pixels, None)
     if isinstance(pipeline.vae, diffusers.AutoencoderDC):
         return pipeline.vae.encode(pixels).latent * config.scaling_factor
-    if isinstance(pipeline.vae, diffusers.AutoencoderKLQwenImage):
+    films = diffusers.AutoencoderKLQwenImage, diffusers.AutoencoderKLQwenImage21
+    if isinstance(pipeline.vae, films):
+        if isinstance(pipeline.vae, diffusers.AutoencoderKLQwenImage21):
+            # Red, green, blue, and opaque, as its pipeline reads pictures.
+            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
         mode = pipeline.vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
         mean, std = map(torch.tensor, (config.latents_mean, config.latents_std))
         return (mode - mean[:, None, None]) / std[:, None, None]
@@ -147,7 +155,7 @@ def one_step(pipeline, family, latents, prompt):
         # mask of 0 and 1 to the attention; one token of padding is seen.
         n_words = len(pipeline.tokenizer(prompt).input_ids)
         options["max_sequence_length"] = n_words + 1
-    if family in ("flux-schnell", "flux-dev", "chroma", "qwen-image"):
+    if family in ("flux-schnell", "flux-dev", "chroma", "qwen-image", "qwen-image-2.1"):
         latents = pipeline._pack_latents(latents, n_rows, channels, *sides)
     options |= {"latents": latents, "num_images_per_prompt": n_rows}
     pipeline(prompt=prompt, **options)
@@ -160,9 +168,10 @@ def pipeline_features(folder, family, prompt):
     Without a prompt it is the pass that guidance calls unconditional.
     """
     absent = ["text_encoder_3", "tokenizer_3"] if family == "sd3-without-t5" else []
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        folder, **dict.fromkeys(absent)
-    )
+    parts = dict.fromkeys(absent)
+    if family == "qwen-image-2.1":
+        parts["processor"] = qwen_processor()
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     latents = noisy_latents(pipeline, family)
     model = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
@@ -196,7 +205,9 @@ def pipeline_features(folder, family, prompt):
             tokens = tokens if tokens.ndim == 3 else tokens.unflatten(0, (n_rows, -1))
             tokens = tokens[:, :4]
         tokens = tokens[-n_rows:] if prompt else tokens[:n_rows]
-        if family.startswith(("lumina2", "auraflow", "chroma", "flux2")):
+        if family.startswith(
+            ("lumina2", "auraflow", "chroma", "flux2", "qwen-image-2.1")
+        ):
             # The text stands before the picture, which has 2 x 2 tokens.
             tokens = tokens[:, -4:]
         means.append(tokens.mean(dim=1))
