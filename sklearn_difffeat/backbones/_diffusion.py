@@ -116,6 +116,7 @@ class DiffusionBackbone(ImageBackbone):
             )
         sides = [codec.largest, shape.largest and shape.largest * codec.factor]
         largest = min((side for side in sides if side is not None), default=None)
+        size = shape.sample_size * codec.factor
         widths = shape.widths
         if cls.reads_encoder and codec.own_width is not None:
             widths = (codec.own_width, *widths[1:])
@@ -126,7 +127,7 @@ class DiffusionBackbone(ImageBackbone):
             n_blocks=len(widths) - 1,
             width=max(widths),
             n_timesteps=noising.n_timesteps,
-            input_size=shape.sample_size * codec.factor,
+            input_size=size if codec.largest is None else min(size, codec.largest),
             input_step=shape.step * codec.factor,
             license=source.license,
             size_mb=size_in_mb(source),

@@ -1,5 +1,7 @@
 """Small text-to-image pipelines, saved by diffusers' own pipelines as on the hub."""
 
+import shutil
+
 import diffusers
 import torch
 import transformers
@@ -17,6 +19,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
 )
+from helpers.representation import RAE, rae
 from tokenizers import pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -646,6 +649,8 @@ def ddpm():
     }
 
 
+# Families whose pipelines pack 2 x 2 latents to a token.
+PACKED = "flux-schnell", "flux-dev", "chroma", "qwen-image"
 # Pipeline and parts by the name of a family.
 FAMILIES = {
     "dit": ("DiTPipeline", dit),
@@ -687,6 +692,36 @@ def save_pipeline(family, folder):
             _spread(part)
     getattr(diffusers, name)(**parts).save_pretrained(folder)
     return folder
+
+
+def save_on_representation(family, folder):
+    """Save a family's small model with a representation autoencoder for its VAE.
+
+    No pipeline of diffusers builds such a pair. Returns the autoencoder.
+    """
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    name, build = FAMILIES[family]
+    parts = build()
+    denoiser = "unet" if "unet" in parts else "transformer"
+    config = dict(parts[denoiser].config)
+    config.pop("_use_default_values", None)
+    before = config["in_channels"]
+    packed = 4 if family in PACKED else 1
+    config["in_channels"] = RAE["encoder_hidden_size"] * packed
+    if config.get("out_channels"):
+        config["out_channels"] = (
+            config["out_channels"] * config["in_channels"] // before
+        )
+    parts[denoiser] = type(parts[denoiser]).from_config(config)
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            _spread(part)
+    getattr(diffusers, name)(**parts).save_pretrained(folder)
+    shutil.rmtree(folder / "vae")
+    encoder = rae().eval()
+    encoder.save_pretrained(folder / "vae")
+    return encoder
 
 
 def _spread(module):
