@@ -30,10 +30,7 @@ TEXT_PARTS = {"processor"} | {
 
 
 class _TextProcessor:
-    """What a processor of pictures, films and texts does with texts.
-
-    Whole, it could not be loaded without torchvision.
-    """
+    """What a processor of pictures, films and texts does with texts."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -62,14 +59,12 @@ def _load_text_part(
 ) -> Any:
     read_part(source, name)
     place = {"subfolder": name, "local_files_only": True}
-    if name == "processor":
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+    if name.startswith(("tokenizer", "processor")):
+        _check_sentencepiece(source, name)
+        tokenizer = kind.from_pretrained(
             source.snapshot, trust_remote_code=False, **place
         )
-        return _TextProcessor(tokenizer)
-    if name.startswith("tokenizer"):
-        _check_sentencepiece(source, name)
-        return kind.from_pretrained(source.snapshot, **place)
+        return _TextProcessor(tokenizer) if name == "processor" else tokenizer
     with without_progress_bars():
         model, loading = kind.from_pretrained(
             source.snapshot,
@@ -147,7 +142,11 @@ class PromptedBackbone(DiffusionBackbone):
         for name, parameter in inspect.signature(kind).parameters.items():
             _, class_name = index.get(name, NONE) if name in TEXT_PARTS else NONE
             if class_name is not None:
-                part_class = getattr(transformers, class_name)
+                # Processors of pictures and texts take torchvision, their tokenizers
+                # do not.
+                is_processor = class_name.endswith("Processor")
+                part_name = "AutoTokenizer" if is_processor else class_name
+                part_class = getattr(transformers, part_name)
                 parts[name] = _load_text_part(source, name, part_class, device, dtype)
             elif parameter.default is parameter.empty:
                 parts[name] = None

@@ -18,7 +18,7 @@ PLACE = 2
 
 
 class QwenImage21Backbone(FluxBackbone):
-    """A latent is a token, and sides have to be even; the picture's tokens come last."""
+    """A latent is a token and sides are even; the picture's tokens come last."""
 
     model_class = QwenImage21Transformer2DModel
     pipelines = ("QwenImage21Pipeline",)
