@@ -16,7 +16,7 @@ from helpers.image_oracle import PICTURES, TIMESTEP, pipeline_features, transfor
 
 import sklearn_difffeat
 from sklearn_difffeat import describe_backbone
-from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
+from sklearn_difffeat.backbones import _families, load_backbone, locate_backbone
 
 # As diffusers builds Chroma.
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
@@ -202,7 +202,7 @@ def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_pat
 def test_sizes_of_published_configurations_are_those_documented(
     name, n_blocks, width, input_size, changes
 ):
-    module, kind = _registry.FAMILIES[name]
+    module, kind = _families.FAMILIES[name]
     family = getattr(import_module(f"sklearn_difffeat.backbones.{module}"), kind)
     parameters = inspect.signature(family.model_class.__init__).parameters
     config = {key: value.default for key, value in parameters.items()} | changes
