@@ -31,9 +31,12 @@ class Shape:
     sample_size : int
         Side in latents of the pictures that the model was trained on.
     step : int
-        Sides have to be multiples of so many latents: the side of a token.
+        Sides have to be multiples of so many latents: the side of a token, or of
+        ``tokens_per_step`` of them.
     largest : int or None
         The largest side in latents that the model has positions for.
+    tokens_per_step : int
+        Tokens to the side of a step.
     """
 
     widths: tuple[int, ...]
@@ -41,6 +44,7 @@ class Shape:
     sample_size: int
     step: int
     largest: int | None = None
+    tokens_per_step: int = 1
 
 
 class DiffusionBackbone(ImageBackbone):
@@ -135,6 +139,7 @@ class DiffusionBackbone(ImageBackbone):
             widths=None if len(set(widths)) == 1 else widths,
             max_input_size=largest,
             takes_prompt=cls.takes_prompt,
+            tokens_per_step=shape.tokens_per_step,
         )
 
     @classmethod

@@ -84,14 +84,11 @@ class PromptedBackbone(DiffusionBackbone):
     ----------
     pipelines : tuple of str
         The pipelines of diffusers whose models the family is; one of them encodes.
-    tokens_per_step : int
-        Tokens to the side of what sides have to be multiples of.
     n_tokens : int
         Tokens of a picture in the pass that is running.
     """
 
     takes_prompt = True
-    tokens_per_step: ClassVar[int] = 1
     pipelines: ClassVar[tuple[str, ...]]
     source: Source
     conditions: dict[str, dict[str, torch.Tensor]]
@@ -168,7 +165,7 @@ class PromptedBackbone(DiffusionBackbone):
 
     def activation_bytes(self, size: int) -> int:
         words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
-        side = size // self.info.input_step * self.tokens_per_step
+        side = size // self.info.input_step * self.info.tokens_per_step
         n_tokens = side**2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
@@ -177,7 +174,8 @@ class PromptedBackbone(DiffusionBackbone):
         n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.
-        self.n_tokens = (height // step) * (width // step) * self.tokens_per_step**2
+        n_steps = (height // step) * (width // step)
+        self.n_tokens = n_steps * self.info.tokens_per_step**2
         condition = {
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()

@@ -24,11 +24,10 @@ class QwenImage21Backbone(FluxBackbone):
     pipelines = ("QwenImage21Pipeline",)
     # Of half the side that others have: its VAE shrinks pictures to a sixteenth.
     packed, default_side = 1, 64
-    tokens_per_step = PLACE
 
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
-        return replace(super().shape(config), step=PLACE)
+        return replace(super().shape(config), step=PLACE, tokens_per_step=PLACE)
 
     @classmethod
     def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:

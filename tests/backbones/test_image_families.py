@@ -153,6 +153,20 @@ def test_blocks_of_a_unet_have_their_own_widths_and_grids(checkpoints):
     )
 
 
+def test_a_step_of_two_tokens_has_a_grid_of_two_cells(checkpoints):
+    folder = checkpoints("qwen-image-2.1")
+    grid = transformer(folder, block=1, pooling=("grid", 2)).fit(PICTURES)
+    features = grid.transform(PICTURES)
+    cells = features.reshape(3, 4, grid.n_features_out_ // 4)
+    assert (np.ptp(cells, axis=1) > 0).any()
+    whole = transformer(folder, block=1).fit_transform(PICTURES)
+    np.testing.assert_allclose(cells.mean(axis=1), whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the 2 x 2 tokens of a picture"):
+        transformer(folder, pooling=("grid", 3)).fit(PICTURES)
+    with pytest.raises(ValueError, match="side in pixels of 2 tokens of backbone"):
+        transformer(folder, image_size=48).fit(PICTURES)
+
+
 def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_path):
     expected = {}
     for family in ("sd1.5", *NEWER):
