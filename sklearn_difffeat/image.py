@@ -184,11 +184,12 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     def _check_input_size(
         self, info: BackboneInfo, poolings: Sequence[str | tuple[str, int]]
     ) -> None:
-        size, step = self.image_size, info.input_step
+        size, step, n_tokens = self.image_size, info.input_step, info.tokens_per_step
         if size is not None and size % step:
+            tokens = "a token" if n_tokens == 1 else f"{n_tokens} tokens"
             raise ValueError(
                 f"image_size={size} is not a multiple of {step}, the side in pixels of "
-                f"a token of backbone {info.name!r}; choose one that is."
+                f"{tokens} of backbone {info.name!r}; choose one that is."
             )
         largest = info.max_input_size
         if size is not None and largest is not None and size > largest:
@@ -196,7 +197,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
                 f"image_size={size} exceeds the {largest} pixels that the positions of "
                 f"backbone {info.name!r} reach; choose at most that."
             )
-        side = (size or info.input_size) // step
+        side = (size or info.input_size) // step * n_tokens
         if (
             max((one[1] for one in poolings if isinstance(one, tuple)), default=0)
             > side

@@ -4,12 +4,17 @@ The loop loads the whole pipeline, puts a forward hook on the block, and for eac
 batch encodes the pixels, adds the noise and calls the model, which runs to its last
 block. The transformer loads what features need and stops at the block. Both get the
 same pixels, noise, batches and precision, each in a fresh process, and have to return
-the same features. Sizes are those of DiT-XL/2 and of Stable Diffusion 3 medium at 256
-pixels; its text encoders have one layer, and T5 is left out, which its pipeline allows.
+the same features. Sizes are those of DiT-XL/2, Stable Diffusion 3 medium, Flux.2 klein
+4B and Z-Image at 256 pixels. Text encoders are small: SD3's have one layer, and T5 is
+left out, which its pipeline allows; those of Flux.2 and Z-Image are narrow inside.
 
     python examples/benchmarks/full_size.py --rows 4 --models dit-xl sd3-medium
+    python examples/benchmarks/full_size.py --rows 2 --batch-size 1 \\
+        --models flux2-klein-4b z-image --dtypes bfloat16
 
-A checkpoint takes up to 4.5 GB of disk, and a process 2 to 10 GB of memory.
+A checkpoint takes 1.7 (DiT), 4.5 (SD3), 8 (Flux.2) or 13 GB (Z-Image) of disk, and a
+process of bfloat16 up to twice as much memory, of which half is the mapped file;
+float32 takes twice the weights. ``--rehearse`` runs narrow models in their place.
 """
 
 import argparse
@@ -18,142 +23,14 @@ from pathlib import Path
 
 import numpy as np
 from _common import in_fresh_process, peak_bytes, print_table, say, timed
-from throughput import VAE, XL
+from _full_models import KINDS, TIMESTEP, full_model
 
 GB = 1e9
-TIMESTEP = 500
 SIDE = 256
-MMDIT = {
-    "num_layers": 24,
-    "num_attention_heads": 24,
-    "attention_head_dim": 64,
-    "caption_projection_dim": 1536,
-    "sample_size": 128,
-    "pos_embed_max_size": 192,
-}
 
 
-def random_model(kind, **configuration):
-    """Build a model in bfloat16, its weights random, without torch's slow defaults."""
-    import torch
-
-    with torch.device("meta"):
-        model = kind(**configuration)
-    torch.nn.Module.to(model, torch.bfloat16)
-    model = model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor.is_floating_point():
-            scale = tensor.shape[-1] ** -0.5 if tensor.ndim > 1 else 0.1
-            tensor.data.uniform_(-scale, scale, generator=generator)
-    return model
-
-
-def save_dit_xl(folder):
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        DiTPipeline,
-        DiTTransformer2DModel,
-    )
-
-    DiTPipeline(
-        random_model(DiTTransformer2DModel, **XL),
-        random_model(AutoencoderKL, **VAE),
-        DDIMScheduler(beta_schedule="linear", clip_sample=False),
-    ).save_pretrained(folder)
-
-
-def clip(width):
-    """Return a text encoder of one layer and a tokenizer that knows no word."""
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-    )
-
-    sizes = {"hidden_size": width, "projection_dim": width, "intermediate_size": 64}
-    ids = {"vocab_size": 2, "bos_token_id": 0, "eos_token_id": 1}
-    config = CLIPTextConfig(num_hidden_layers=1, num_attention_heads=4, **sizes, **ids)
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-    return CLIPTextModelWithProjection(config), tokenizer
-
-
-def save_sd3_medium(folder):
-    from diffusers import (
-        AutoencoderKL,
-        FlowMatchEulerDiscreteScheduler,
-        SD3Transformer2DModel,
-        StableDiffusion3Pipeline,
-    )
-
-    vae = VAE | {"latent_channels": 16, "scaling_factor": 1.5305}
-    (encoder, tokenizer), (encoder_2, tokenizer_2) = clip(768), clip(1280)
-    StableDiffusion3Pipeline(
-        transformer=random_model(SD3Transformer2DModel, **MMDIT),
-        vae=random_model(AutoencoderKL, **vae, shift_factor=0.0609),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        text_encoder_2=encoder_2,
-        tokenizer_2=tokenizer_2,
-        text_encoder_3=None,
-        tokenizer_3=None,
-    ).save_pretrained(folder)
-
-
-def load_dit_xl(folder, dtype):
-    """Return a pipeline, how it noises, and how its model is called."""
-    import torch
-    from diffusers import DiTPipeline
-
-    pipeline = DiTPipeline.from_pretrained(folder, dtype=dtype)
-
-    def add_noise(latents, noise):
-        steps = torch.full((len(latents),), TIMESTEP)
-        return pipeline.scheduler.add_noise(latents, noise, steps)
-
-    def call(latents):
-        steps = torch.full((len(latents),), TIMESTEP)
-        null_class = torch.full_like(steps, 1000)
-        pipeline.transformer(latents, timestep=steps, class_labels=null_class)
-
-    return pipeline, add_noise, call
-
-
-def load_sd3_medium(folder, dtype):
-    """Return a pipeline, how it noises, and how its model is called."""
-    import torch
-    from diffusers import StableDiffusion3Pipeline
-
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        folder, dtype=dtype, text_encoder_3=None, tokenizer_3=None
-    )
-    words, _, pooled, _ = pipeline.encode_prompt(
-        "", None, None, do_classifier_free_guidance=False
-    )
-
-    def add_noise(latents, noise):
-        sigma = TIMESTEP / 1000
-        return (1 - sigma) * latents + sigma * noise
-
-    def call(latents):
-        n = len(latents)
-        pipeline.transformer(
-            latents,
-            timestep=torch.full((n,), TIMESTEP),
-            encoder_hidden_states=words.expand(n, -1, -1),
-            pooled_projections=pooled.expand(n, -1),
-        )
-
-    return pipeline, add_noise, call
-
-
-MODELS = {
-    "dit-xl": ("DiT-XL/2", 14, save_dit_xl, load_dit_xl),
-    "sd3-medium": ("SD3 medium", 12, save_sd3_medium, load_sd3_medium),
-}
+def save(key, small, folder):
+    full_model(key, small).save(folder)
 
 
 def run_loop(model, folder, dtype, pixels, batch_size):
@@ -165,12 +42,11 @@ def run_loop(model, folder, dtype, pixels, batch_size):
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    _, block, _, load = MODELS[model]
     with torch.inference_mode():
-        loading, loaded = timed(lambda: load(folder, getattr(torch, dtype)))
-        pipeline, add_noise, call = loaded
+        loading, pipeline = timed(lambda: model.load(folder, getattr(torch, dtype)))
+        vae, denoiser = pipeline.vae, pipeline.transformer
         caught = []
-        pipeline.transformer.transformer_blocks[block - 1].register_forward_hook(
+        model.module(denoiser).register_forward_hook(
             lambda module, args, output: caught.append(output)
         )
 
@@ -179,15 +55,11 @@ def run_loop(model, folder, dtype, pixels, batch_size):
             for start in range(0, len(pixels), batch_size):
                 batch = torch.from_numpy(pixels[start : start + batch_size])
                 scaled = batch.permute(0, 3, 1, 2) / 127.5 - 1
-                vae = pipeline.vae
-                latents = vae.encode(scaled.to(vae.dtype)).latent_dist.mode().float()
-                shift = vae.config.shift_factor or 0
-                latents = (latents - shift) * vae.config.scaling_factor
+                latents = model.encode(vae, scaled.to(vae.dtype))
                 noise = gaussian_noise(0, 0, tuple(latents.shape[1:]))
-                noisy = add_noise(latents, noise.expand_as(latents))
-                call(noisy.to(vae.dtype))
-                tokens = caught.pop()
-                tokens = tokens[1] if isinstance(tokens, tuple) else tokens
+                noisy = model.add_noise(pipeline, latents, noise.expand_as(latents))
+                model.call(denoiser, noisy.to(vae.dtype))
+                tokens = model.picture(caught.pop(), latents[0, 0].numel())
                 rows.append(tokens.float().mean(dim=1).numpy())
             return np.vstack(rows)
 
@@ -204,12 +76,11 @@ def run_transformer(model, folder, dtype, pixels, batch_size):
     from sklearn_difffeat import ImageDiffusionFeatureTransformer
     from sklearn_difffeat.backbones import load_backbone, locate_backbone
 
-    block = MODELS[model][1]
     source, _ = locate_backbone(folder)
     kind = getattr(torch, dtype)
     loading, _ = timed(lambda: load_backbone(source, device="cpu", dtype=kind))
     transformer = ImageDiffusionFeatureTransformer(
-        folder, block=block, timestep=TIMESTEP, image_size=SIDE,
+        folder, block=model.block, timestep=TIMESTEP, image_size=SIDE,
         batch_size=batch_size, dtype=dtype, device="cpu",
     ).fit(pixels[:1])  # fmt: skip
     transformer.transform(pixels[:1])
@@ -219,7 +90,6 @@ def run_transformer(model, folder, dtype, pixels, batch_size):
 
 def compare(model, dtype, folder, pixels, batch_size, repeats):
     """Return the table's row of a model in a precision."""
-    name, block, _, _ = MODELS[model]
     sides = {"transform": run_transformer, "loop": run_loop}
     found = {side: [] for side in sides}
     for turn in range(repeats):
@@ -227,7 +97,7 @@ def compare(model, dtype, folder, pixels, batch_size, repeats):
             result = in_fresh_process(run, model, folder, dtype, pixels, batch_size)
             found[side].append(result)
             say(
-                f"  {name}, {dtype}, {turn + 1} of {repeats}, {side}: load "
+                f"  {model.name}, {dtype}, {turn + 1} of {repeats}, {side}: load "
                 f"{result[0]:.1f} s, run {result[1]:.1f} s, {result[2] / GB:.1f} GB"
             )
     ours, theirs = (found[side][0][3] for side in sides)
@@ -236,9 +106,9 @@ def compare(model, dtype, folder, pixels, batch_size, repeats):
     best = {side: np.min([r[:3] for r in rows], axis=0) for side, rows in found.items()}
     (load, run, peak), (loop_load, loop_run, loop_peak) = best.values()
     return {
-        "model": name,
+        "model": model.name,
         "precision": dtype,
-        "block": str(block),
+        "block": str(model.block),
         "load, s": f"{load:.1f}",
         "loop: load, s": f"{loop_load:.1f}",
         "images/s": f"{len(pixels) / run:.3f}",
@@ -249,34 +119,37 @@ def compare(model, dtype, folder, pixels, batch_size, repeats):
     }
 
 
-def report(models, dtypes, n_rows, *, batch_size=4, repeats=1):
+def report(models, dtypes, n_rows, *, batch_size=4, repeats=1, small=False):
     """Print the table."""
     shape = (n_rows, SIDE, SIDE, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     rows = []
-    for model in models:
+    for key in models:
+        model = full_model(key, small)
         with tempfile.TemporaryDirectory() as folder:
-            say(f"  saving {model}")
-            in_fresh_process(MODELS[model][2], folder)
+            say(f"  saving {key}")
+            in_fresh_process(save, key, small, folder)
             size = sum(f.stat().st_size for f in Path(folder).rglob("*.safetensors"))
             say(f"  {size / GB:.1f} GB in bfloat16")
             for dtype in dtypes:
                 rows.append(compare(model, dtype, folder, pixels, batch_size, repeats))
+    kind = "narrow models, random weights" if small else "random weights"
     about = (
         f"{n_rows} pictures of {SIDE} x {SIDE} pixels, {batch_size} at a time, on the "
-        f"CPU; random weights, the middle block, timestep {TIMESTEP}; the faster of "
-        f"{repeats} fresh process(es) each:"
+        f"CPU; {kind}, the middle block, timestep {TIMESTEP}; the faster of {repeats} "
+        "fresh process(es) each:"
     )
     print_table(about, rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["dit-xl"])
+    parser.add_argument("--models", nargs="+", choices=KINDS, default=["dit-xl"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rehearse", action="store_true", help="run narrow models")
     options = parser.parse_args()
     report(
         options.models,
@@ -284,6 +157,7 @@ def main():
         options.rows,
         batch_size=options.batch_size,
         repeats=options.repeats,
+        small=options.rehearse,
     )
 
 

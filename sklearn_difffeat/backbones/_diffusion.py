@@ -31,9 +31,12 @@ class Shape:
     sample_size : int
         Side in latents of the pictures that the model was trained on.
     step : int
-        Sides have to be multiples of so many latents: the side of a token.
+        Sides have to be multiples of so many latents: the side of a token, or of
+        ``tokens_per_step`` of them.
     largest : int or None
         The largest side in latents that the model has positions for.
+    tokens_per_step : int
+        Tokens to the side of a step.
     """
 
     widths: tuple[int, ...]
@@ -41,6 +44,7 @@ class Shape:
     sample_size: int
     step: int
     largest: int | None = None
+    tokens_per_step: int = 1
 
 
 class DiffusionBackbone(ImageBackbone):
@@ -116,6 +120,7 @@ class DiffusionBackbone(ImageBackbone):
             )
         sides = [codec.largest, shape.largest and shape.largest * codec.factor]
         largest = min((side for side in sides if side is not None), default=None)
+        size = shape.sample_size * codec.factor
         widths = shape.widths
         if cls.reads_encoder and codec.own_width is not None:
             widths = (codec.own_width, *widths[1:])
@@ -126,7 +131,7 @@ class DiffusionBackbone(ImageBackbone):
             n_blocks=len(widths) - 1,
             width=max(widths),
             n_timesteps=noising.n_timesteps,
-            input_size=shape.sample_size * codec.factor,
+            input_size=size if codec.largest is None else min(size, codec.largest),
             input_step=shape.step * codec.factor,
             license=source.license,
             size_mb=size_in_mb(source),
@@ -134,6 +139,7 @@ class DiffusionBackbone(ImageBackbone):
             widths=None if len(set(widths)) == 1 else widths,
             max_input_size=largest,
             takes_prompt=cls.takes_prompt,
+            tokens_per_step=shape.tokens_per_step,
         )
 
     @classmethod

@@ -31,7 +31,8 @@ class BackboneInfo:
     input_size : int
         Side of the square picture in pixels, or the longest text in tokens.
     input_step : int
-        Other sizes have to be a multiple of this: the side of an image token.
+        Other sizes have to be a multiple of this: the side of an image token, or of
+        ``tokens_per_step`` of them.
     license : str or None
         As the model card states it; None where the card does not say.
     size_mb : float or None
@@ -51,6 +52,8 @@ class BackboneInfo:
         The largest side of a picture that the model can take; None for no bound.
     takes_prompt : bool
         Whether the model is conditioned on a text.
+    tokens_per_step : int
+        Image tokens to the side of ``input_step`` pixels.
     time_embedding : {"original", "diffusers"} or None
         Of a DiT: how it is told the timestep. ``"original"`` is Meta's code, whose i-th
         of n frequencies is ``10000 ** (-i / n)``, for checkpoints that were converted
@@ -81,6 +84,7 @@ class BackboneInfo:
     widths: tuple[int, ...] | None = None
     max_input_size: int | None = None
     takes_prompt: bool = False
+    tokens_per_step: int = 1
     time_embedding: str | None = None
 
     @property

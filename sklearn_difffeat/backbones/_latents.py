@@ -12,6 +12,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     AutoencoderRAE,
 )
 from torch import nn
@@ -167,7 +168,10 @@ class PatchedCodec(LatentCodec):
 
 
 class FilmCodec(LatentCodec):
-    """The VAE of Qwen-Image, for which a picture is a film of one frame."""
+    """The VAEs of Qwen-Image, for which a picture is a film of one frame.
+
+    That of 2.1 also has a channel of opacity, which is 1 all over.
+    """
 
     flat = False
 
@@ -178,7 +182,9 @@ class FilmCodec(LatentCodec):
         self._finest = config["base_dim"]
 
     def latents_by(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
-        encoded = model.encode(pixels.unsqueeze(2))
+        opacity = model.config.get("in_channels", 3) - pixels.shape[1]
+        seen = functional.pad(pixels, (0, 0, 0, 0, 0, opacity), value=1.0)
+        encoded = model.encode(seen.unsqueeze(2))
         latents = encoded.latent_dist.mode().float().squeeze(2)
         mean, std = (
             latents.new_tensor(model.config[name]).view(-1, 1, 1)
@@ -253,6 +259,7 @@ CLASSES: dict[str, tuple[Any, type[LatentCodec]]] = {
     "AutoencoderKLFlux2": (AutoencoderKLFlux2, PatchedCodec),
     "AutoencoderKLHunyuanImage": (AutoencoderKLHunyuanImage, LatentCodec),
     "AutoencoderKLQwenImage": (AutoencoderKLQwenImage, FilmCodec),
+    "AutoencoderKLQwenImage21": (AutoencoderKLQwenImage21, FilmCodec),
     "AutoencoderRAE": (AutoencoderRAE, RepresentationCodec),
     "EfficientNetLiteEncoder": (EfficientNetLiteEncoder, FeatureCodec),
 }

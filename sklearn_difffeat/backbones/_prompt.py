@@ -22,11 +22,24 @@ from sklearn_difffeat.checkpoints._weights import find_weights
 
 # As model_index.json states what a pipeline was saved without.
 NONE = None, None
-TEXT_PARTS = {
+TEXT_PARTS = {"processor"} | {
     part + number
     for part in ("tokenizer", "text_encoder")
     for number in ("", "_2", "_3")
 }
+
+
+class _TextProcessor:
+    """What a processor of pictures, films and texts does with texts."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> list[Any]:
+        return [self.tokenizer.apply_chat_template(messages, **options)]
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        return self.tokenizer(text, **options)
 
 
 def _check_sentencepiece(source: Source, folder: str) -> None:
@@ -46,9 +59,12 @@ def _load_text_part(
 ) -> Any:
     read_part(source, name)
     place = {"subfolder": name, "local_files_only": True}
-    if name.startswith("tokenizer"):
+    if name.startswith(("tokenizer", "processor")):
         _check_sentencepiece(source, name)
-        return kind.from_pretrained(source.snapshot, **place)
+        tokenizer = kind.from_pretrained(
+            source.snapshot, trust_remote_code=False, **place
+        )
+        return _TextProcessor(tokenizer) if name == "processor" else tokenizer
     with without_progress_bars():
         model, loading = kind.from_pretrained(
             source.snapshot,
@@ -123,7 +139,11 @@ class PromptedBackbone(DiffusionBackbone):
         for name, parameter in inspect.signature(kind).parameters.items():
             _, class_name = index.get(name, NONE) if name in TEXT_PARTS else NONE
             if class_name is not None:
-                part_class = getattr(transformers, class_name)
+                # Processors of pictures and texts take torchvision, their tokenizers
+                # do not.
+                is_processor = class_name.endswith("Processor")
+                part_name = "AutoTokenizer" if is_processor else class_name
+                part_class = getattr(transformers, part_name)
                 parts[name] = _load_text_part(source, name, part_class, device, dtype)
             elif parameter.default is parameter.empty:
                 parts[name] = None
@@ -145,7 +165,8 @@ class PromptedBackbone(DiffusionBackbone):
 
     def activation_bytes(self, size: int) -> int:
         words = (c["encoder_hidden_states"].shape[1] for c in self.conditions.values())
-        n_tokens = (size // self.info.input_step) ** 2 + max(words)
+        side = size // self.info.input_step * self.info.tokens_per_step
+        n_tokens = side**2 + max(words)
         return max(self._block_bytes(n_tokens), self.codec.activation_bytes(size))
 
     def run(self, inputs: torch.Tensor, timestep: int, prompt: str = "") -> Any:
@@ -153,7 +174,8 @@ class PromptedBackbone(DiffusionBackbone):
         n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
         # For the hooks of this very call: passes hold the backbone's lock.
-        self.n_tokens = (height // step) * (width // step)
+        n_steps = (height // step) * (width // step)
+        self.n_tokens = n_steps * self.info.tokens_per_step**2
         condition = {
             name: value.expand(n_rows, *value.shape[1:])
             for name, value in self.conditions[prompt].items()

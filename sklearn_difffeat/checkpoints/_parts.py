@@ -10,8 +10,13 @@ import torch
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights
 
-# Their configurations carry their names: tokenizer_2/tokenizer_config.json.
-PREFIXED = "scheduler", "tokenizer"
+# Configurations of parts that are no models; tokenizer_2/ has a tokenizer's.
+CONFIGS = {
+    "": "model_index.json",
+    "processor": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+}
 FLAT = "unet", "scheduler"
 
 
@@ -25,10 +30,8 @@ def read_part(source: Source, folder: str) -> dict[str, Any]:
     ValueError
         When the source lacks it.
     """
-    kind = folder.partition("_")[0] if folder.startswith(PREFIXED) else ""
-    name = f"{kind}_config.json" if kind else "config.json"
-    place = place_of(source, folder)
-    file = f"{place}{name}" if folder else "model_index.json"
+    name = CONFIGS.get(folder.partition("_")[0], "config.json")
+    file = f"{place_of(source, folder)}{name}" if folder else name
     config = source.read_json(file)
     if config is None:
         raise ValueError(

@@ -16,14 +16,14 @@ from helpers.image_oracle import PICTURES, TIMESTEP, pipeline_features, transfor
 
 import sklearn_difffeat
 from sklearn_difffeat import describe_backbone
-from sklearn_difffeat.backbones import _registry, load_backbone, locate_backbone
+from sklearn_difffeat.backbones import _families, load_backbone, locate_backbone
 
 # As diffusers builds Chroma.
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 
 NEWER = (
     "chroma", "cogview4", "ddpm", "flux2-klein", "hunyuan-dit", "hunyuan-image",
-    "qwen-image", "z-image",
+    "qwen-image", "qwen-image-2.1", "z-image",
 )  # fmt: skip
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192}
 COGVIEW4 = {"num_layers": 28, "num_attention_heads": 32, "attention_head_dim": 128}
@@ -34,6 +34,7 @@ DDPM_CAT = {"block_out_channels": (128, 128, 256, 256, 512, 512), "sample_size":
 FACTORS = {
     "Flux2Transformer2DModel": 16,
     "HunyuanImageTransformer2DModel": 32,
+    "QwenImage21Transformer2DModel": 16,
     "SanaTransformer2DModel": 32,
     "UNet2DModel": 1,
 }
@@ -152,6 +153,20 @@ def test_blocks_of_a_unet_have_their_own_widths_and_grids(checkpoints):
     )
 
 
+def test_a_step_of_two_tokens_has_a_grid_of_two_cells(checkpoints):
+    folder = checkpoints("qwen-image-2.1")
+    grid = transformer(folder, block=1, pooling=("grid", 2)).fit(PICTURES)
+    features = grid.transform(PICTURES)
+    cells = features.reshape(3, 4, grid.n_features_out_ // 4)
+    assert (np.ptp(cells, axis=1) > 0).any()
+    whole = transformer(folder, block=1).fit_transform(PICTURES)
+    np.testing.assert_allclose(cells.mean(axis=1), whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the 2 x 2 tokens of a picture"):
+        transformer(folder, pooling=("grid", 3)).fit(PICTURES)
+    with pytest.raises(ValueError, match="side in pixels of 2 tokens of backbone"):
+        transformer(folder, image_size=48).fit(PICTURES)
+
+
 def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_path):
     expected = {}
     for family in ("sd1.5", *NEWER):
@@ -189,6 +204,7 @@ def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_pat
         ("Lumina2Transformer2DModel", 28, 2304, 1024, {}),
         ("PixArtTransformer2DModel", 28, 1152, 512, {"sample_size": 64}),
         ("QwenImageTransformer2DModel", 60, 3072, 1024, {}),
+        ("QwenImage21Transformer2DModel", 32, 4096, 1024, {}),
         ("SanaTransformer2DModel", 20, 2240, 1024, {}),
         ("SD3Transformer2DModel", 24, 1536, 1024, SD3_MEDIUM),
         ("UNet2DConditionModel", 9, 1280, 512, {"sample_size": 64}),
@@ -200,7 +216,7 @@ def test_fitted_transformers_are_pickled_to_another_process(checkpoints, tmp_pat
 def test_sizes_of_published_configurations_are_those_documented(
     name, n_blocks, width, input_size, changes
 ):
-    module, kind = _registry.FAMILIES[name]
+    module, kind = _families.FAMILIES[name]
     family = getattr(import_module(f"sklearn_difffeat.backbones.{module}"), kind)
     parameters = inspect.signature(family.model_class.__init__).parameters
     config = {key: value.default for key, value in parameters.items()} | changes

@@ -1,6 +1,7 @@
 """Prompts of text-conditioned image models: encoded once, kept apart in a store."""
 
 import gc
+import json
 import shutil
 import weakref
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.image_oracle import PICTURES, TIMESTEP, transformer
 
-from sklearn_difffeat import release_backbones
+from sklearn_difffeat import describe_backbone, release_backbones
 from sklearn_difffeat.backbones import _prompt
 from sklearn_difffeat.backbones._latents import LatentCodec
 from sklearn_difffeat.backbones._prompt import PromptedBackbone
@@ -72,6 +73,46 @@ def test_a_store_keeps_prompts_apart_and_latents_together(
     np.testing.assert_array_equal(features[0], features[2])
     np.testing.assert_array_equal(features[1], features[3])
     assert not np.allclose(features[0], features[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "kind"),
+    [
+        ("flux2-dev", "tokenizer", "PixtralProcessor"),
+        ("qwen-image-2.1", "processor", "Qwen3VLProcessor"),
+    ],
+)
+def test_of_a_processor_of_pictures_and_texts_the_tokenizer_is_read(
+    checkpoints, tmp_path, family, part, kind
+):
+    plain = checkpoints(family)
+    folder = tmp_path / family
+    shutil.copytree(plain, folder)
+    path = folder / "model_index.json"
+    # As published; the class itself takes torchvision.
+    index = json.loads(path.read_text()) | {part: ["transformers", kind]}
+    path.write_text(json.dumps(index))
+    found, expected = (
+        transformer(place, prompt="a cat").fit_transform(PICTURES)
+        for place in (folder, plain)
+    )
+    np.testing.assert_array_equal(found, expected)
+    (folder / part / "tokenizer_config.json").unlink()
+    release_backbones()
+    with pytest.raises(ValueError, match=f"lacks {part}/tokenizer_config.json"):
+        transformer(folder, prompt="a cat").fit_transform(PICTURES)
+
+
+def test_pipelines_that_need_a_picture_beside_the_prompt_are_refused_by_name(
+    checkpoints, tmp_path
+):
+    shutil.copytree(checkpoints("qwen-image"), tmp_path / "layered")
+    path = tmp_path / "layered" / "model_index.json"
+    index = json.loads(path.read_text())
+    for name in ("QwenImageLayeredPipeline", "QwenImageEditPlusPipeline"):
+        path.write_text(json.dumps(index | {"_class_name": name}))
+        with pytest.raises(ValueError, match=f"is a '{name}', whose model needs more"):
+            describe_backbone(tmp_path / "layered")
 
 
 def test_no_text_encoder_is_loaded_where_the_empty_prompt_is_zeros(

@@ -6,6 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.image_checkpoints import FAMILIES, save_on_representation
+from helpers.image_oracle import PICTURES as SMALL
+from helpers.image_oracle import pipeline_features, transformer
 from helpers.representation import ENCODERS, save
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer, describe_backbone
@@ -108,3 +111,25 @@ def test_a_model_that_takes_other_latents_is_an_error_of_fit(saved, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"in_channels": 7}))
     with pytest.raises(ValueError, match="takes 7 latent channels but its vae/ makes"):
         read(copy)
+
+
+# DDPM has no latents; klein's pipeline ends with the norm of its own VAE.
+LATENT = sorted({*FAMILIES} - {"ddpm", "flux2-klein"})
+
+
+@pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
+@pytest.mark.parametrize("family", LATENT)
+def test_every_family_of_latents_runs_on_a_representation(family, tmp_path):
+    encoder = save_on_representation(family, tmp_path)
+    info = describe_backbone(tmp_path)
+    assert info.input_size == info.max_input_size == 32
+    blocks = list(range(family == "dit", info.n_blocks + 1))
+    prompt = "" if family == "dit" else "a cat"
+    found = transformer(
+        tmp_path, block=blocks, prompt=prompt, image_size=None
+    ).fit_transform(SMALL)
+    expected = pipeline_features(tmp_path, family, prompt, encoder)
+    if family == "dit":
+        # Block 0 is the encoder's own map there.
+        expected = expected[:, info.width_of(1) :]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

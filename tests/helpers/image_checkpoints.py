@@ -1,5 +1,7 @@
 """Small text-to-image pipelines, saved by diffusers' own pipelines as on the hub."""
 
+import shutil
+
 import diffusers
 import torch
 import transformers
@@ -9,6 +11,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -16,6 +19,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
 )
+from helpers.representation import RAE, rae
 from tokenizers import pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -35,6 +39,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -111,6 +117,26 @@ def qwen_tokenizer():
     return tokenizer
 
 
+def qwen_processor():
+    """Return a tokenizer in the place of Qwen-Image 2.1's processor.
+
+    The processor itself takes torchvision, for films.
+    """
+    plain = qwen_tokenizer()
+
+    class Qwen2Tokenizer(type(plain)):
+        tokenizer = property(lambda self: self)
+
+        def apply_chat_template(self, *args, **options):
+            return [super().apply_chat_template(*args, **options)]
+
+    # Saved under the name that it stands for.
+    Qwen2Tokenizer.__module__ = type(plain).__module__
+    plain.add_special_tokens({"additional_special_tokens": ["<|image_pad|>"]})
+    plain.__class__ = Qwen2Tokenizer
+    return plain
+
+
 def glm_tokenizer():
     tokenizer = qwen_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -129,6 +155,18 @@ def qwen_vl():
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config=LANGUAGE | {"rope_parameters": rope},
+            vision_config=vision | {"out_hidden_size": 16},
+        )
+    )
+
+
+def qwen3_vl():
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config=LANGUAGE | {"rope_parameters": rope, "head_dim": 8},
             vision_config=vision | {"out_hidden_size": 16},
         )
     )
@@ -462,6 +500,32 @@ def qwen_image():
     }
 
 
+def qwen_image_21():
+    return {
+        "transformer": diffusers.QwenImage21Transformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            context_in_dim=16,
+            axes_dims_rope=(4, 4, 4),
+        ),
+        "scheduler": flow_scheduler(),
+        "vae": AutoencoderKLQwenImage21(
+            base_dim=8,
+            decoder_base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.5, -0.5, 1.0, 0.0],
+            latents_std=[2.0, 1.5, 0.5, 1.0],
+        ),
+        "text_encoder": qwen3_vl(),
+        "processor": qwen_processor(),
+    }
+
+
 def z_image():
     return {
         "transformer": diffusers.ZImageTransformer2DModel(
@@ -585,6 +649,8 @@ def ddpm():
     }
 
 
+# Families whose pipelines pack 2 x 2 latents to a token.
+PACKED = "flux-schnell", "flux-dev", "chroma", "qwen-image"
 # Pipeline and parts by the name of a family.
 FAMILIES = {
     "dit": ("DiTPipeline", dit),
@@ -610,6 +676,7 @@ FAMILIES = {
     "hunyuan-image": ("HunyuanImagePipeline", hunyuan_image),
     "hunyuan-image-distilled": ("HunyuanImagePipeline", hunyuan_image_distilled),
     "qwen-image": ("QwenImagePipeline", qwen_image),
+    "qwen-image-2.1": ("QwenImage21Pipeline", qwen_image_21),
     "z-image": ("ZImagePipeline", z_image),
 }
 
@@ -625,6 +692,36 @@ def save_pipeline(family, folder):
             _spread(part)
     getattr(diffusers, name)(**parts).save_pretrained(folder)
     return folder
+
+
+def save_on_representation(family, folder):
+    """Save a family's small model with a representation autoencoder for its VAE.
+
+    No pipeline of diffusers builds such a pair. Returns the autoencoder.
+    """
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    name, build = FAMILIES[family]
+    parts = build()
+    denoiser = "unet" if "unet" in parts else "transformer"
+    config = dict(parts[denoiser].config)
+    config.pop("_use_default_values", None)
+    before = config["in_channels"]
+    packed = 4 if family in PACKED else 1
+    config["in_channels"] = RAE["encoder_hidden_size"] * packed
+    if config.get("out_channels"):
+        config["out_channels"] = (
+            config["out_channels"] * config["in_channels"] // before
+        )
+    parts[denoiser] = type(parts[denoiser]).from_config(config)
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            _spread(part)
+    getattr(diffusers, name)(**parts).save_pretrained(folder)
+    shutil.rmtree(folder / "vae")
+    encoder = rae().eval()
+    encoder.save_pretrained(folder / "vae")
+    return encoder
 
 
 def _spread(module):

@@ -7,6 +7,7 @@ whose modules are hooked.
 import diffusers
 import numpy as np
 import torch
+from helpers.image_checkpoints import PACKED, qwen_processor
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.backbones._noise import gaussian_noise
@@ -41,6 +42,7 @@ BLOCKS = {
         "single_transformer_blocks",
     ],
     "qwen-image": ["img_in", "transformer_blocks"],
+    "qwen-image-2.1": ["img_in", "transformer_blocks"],
     "z-image": ["all_x_embedder", "noise_refiner", "layers"],
 }
 FLOW = {
@@ -59,6 +61,7 @@ FLOW = {
     "hunyuan-image",
     "hunyuan-image-distilled",
     "qwen-image",
+    "qwen-image-2.1",
     "z-image",
 }
 # Pipelines that guide by a second pass, unless they are told not to.
@@ -68,7 +71,19 @@ UNGUIDED = {
     "flux2-klein": {"guidance_scale": 1.0},
     "hunyuan-dit": {"guidance_scale": 1.0, "use_resolution_binning": False},
     "qwen-image": {"true_cfg_scale": 1.0},
+    "qwen-image-2.1": {"true_cfg_scale": 1.0, "use_kv_cache": False},
     "z-image": {"guidance_scale": 0.0},
+}
+
+
+# Pixels to the side of a latent where a pipeline is without a VAE, if they are not 8.
+FACTORS = {
+    "flux2-dev": 16,
+    "flux2-klein": 16,
+    "hunyuan-image": 32,
+    "hunyuan-image-distilled": 32,
+    "qwen-image-2.1": 16,
+    "sana": 32,
 }
 
 
@@ -86,7 +101,11 @@ def encode(pipeline, pixels):
         return pipeline._encode_vae_image(pixels, None)
     if isinstance(pipeline.vae, diffusers.AutoencoderDC):
         return pipeline.vae.encode(pixels).latent * config.scaling_factor
-    if isinstance(pipeline.vae, diffusers.AutoencoderKLQwenImage):
+    films = diffusers.AutoencoderKLQwenImage, diffusers.AutoencoderKLQwenImage21
+    if isinstance(pipeline.vae, films):
+        if isinstance(pipeline.vae, diffusers.AutoencoderKLQwenImage21):
+            # Red, green, blue, and opaque, as its pipeline reads pictures.
+            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
         mode = pipeline.vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
         mean, std = map(torch.tensor, (config.latents_mean, config.latents_std))
         return (mode - mean[:, None, None]) / std[:, None, None]
@@ -94,10 +113,14 @@ def encode(pipeline, pixels):
     return (mode - (config.get("shift_factor") or 0)) * config.scaling_factor
 
 
-def noisy_latents(pipeline, family):
+def noisy_latents(pipeline, family, representation=None):
     """Encode the pictures and bring them to the timestep."""
     pixels = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 127.5 - 1
-    latents = encode(pipeline, pixels)
+    if representation is None:
+        latents = encode(pipeline, pixels)
+    else:
+        # Representation autoencoders take pixels from 0 to 1.
+        latents = representation.encode(pixels / 2 + 0.5).latent
     noise = gaussian_noise(0, 0, tuple(latents.shape[1:])).expand_as(latents)
     if family in FLOW:
         sigma = TIMESTEP / 1000
@@ -110,9 +133,13 @@ def noisy_latents(pipeline, family):
     return kept.sqrt() * latents + (1 - kept).sqrt() * noise
 
 
-def one_step(pipeline, family, latents, prompt):
-    """Have a pipeline take one step from the latents, at the timestep."""
+def one_step(pipeline, family, latents, prompt, factor=None):
+    """Have a pipeline take one step from the latents, at the timestep.
+
+    ``factor`` is the side in pixels of a latent to a pipeline that has no VAE.
+    """
     n_rows, channels, *sides = latents.shape
+    side = SIDE if factor is None else factor * sides[0]
     if family == "dit":
         # Its pipeline takes no latents; it calls the model like this.
         steps, null_class = (torch.full((n_rows,), n) for n in (TIMESTEP, 1000))
@@ -122,7 +149,7 @@ def one_step(pipeline, family, latents, prompt):
         # Nor does this one.
         pipeline.unet(latents, torch.tensor(TIMESTEP))
         return
-    options = {"height": SIDE, "width": SIDE, "output_type": "latent"}
+    options = {"height": side, "width": side, "output_type": "latent"}
     options |= UNGUIDED.get(family, {})
     if family in FLOW:
         if family != "cogview4":
@@ -147,24 +174,27 @@ def one_step(pipeline, family, latents, prompt):
         # mask of 0 and 1 to the attention; one token of padding is seen.
         n_words = len(pipeline.tokenizer(prompt).input_ids)
         options["max_sequence_length"] = n_words + 1
-    if family in ("flux-schnell", "flux-dev", "chroma", "qwen-image"):
+    if family in (*PACKED, "qwen-image-2.1"):
         latents = pipeline._pack_latents(latents, n_rows, channels, *sides)
     options |= {"latents": latents, "num_images_per_prompt": n_rows}
     pipeline(prompt=prompt, **options)
 
 
 @torch.no_grad()
-def pipeline_features(folder, family, prompt):
+def pipeline_features(folder, family, prompt, representation=None):
     """Return the mean token of every block, in a pass of the family's pipeline.
 
-    Without a prompt it is the pass that guidance calls unconditional.
+    Without a prompt it is the pass that guidance calls unconditional. A representation
+    autoencoder stands in for the VAE, which the pipeline then lacks.
     """
     absent = ["text_encoder_3", "tokenizer_3"] if family == "sd3-without-t5" else []
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        folder, **dict.fromkeys(absent)
-    )
+    absent += ["vae"] if representation is not None else []
+    parts = dict.fromkeys(absent)
+    if family == "qwen-image-2.1":
+        parts["processor"] = qwen_processor()
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    latents = noisy_latents(pipeline, family)
+    latents = noisy_latents(pipeline, family, representation)
     model = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
     model.eval()
     modules = []
@@ -179,7 +209,8 @@ def pipeline_features(folder, family, prompt):
         module.register_forward_hook(
             lambda module, args, output, outputs=outputs: outputs.append(output)
         )
-    one_step(pipeline, family, latents, prompt)
+    factor = None if representation is None else FACTORS.get(family, 8)
+    one_step(pipeline, family, latents, prompt, factor)
     means = []
     for outputs in caught:
         # Guidance is a second call, or a first half of the batch.
@@ -196,8 +227,12 @@ def pipeline_features(folder, family, prompt):
             tokens = tokens if tokens.ndim == 3 else tokens.unflatten(0, (n_rows, -1))
             tokens = tokens[:, :4]
         tokens = tokens[-n_rows:] if prompt else tokens[:n_rows]
-        if family.startswith(("lumina2", "auraflow", "chroma", "flux2")):
-            # The text stands before the picture, which has 2 x 2 tokens.
-            tokens = tokens[:, -4:]
+        if family.startswith(
+            ("lumina2", "auraflow", "chroma", "flux2", "qwen-image-2.1")
+        ):
+            # The text stands before the picture, which has 2 x 2 tokens, or 4 x 4 of
+            # a representation whose latents are not packed.
+            alone = representation is not None and family.startswith(("flux2", "qwen"))
+            tokens = tokens[:, -16 if alone else -4 :]
         means.append(tokens.mean(dim=1))
     return torch.cat(means, dim=1).numpy()

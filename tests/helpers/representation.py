@@ -21,13 +21,18 @@ def lite():
     return encoder
 
 
+RAE = {
+    "encoder_hidden_size": 64,
+    "encoder_patch_size": 8,
+    "encoder_num_hidden_layers": 2,
+    "encoder_input_size": 32,
+}
+
+
 def rae(**options):
     """Return a representation autoencoder: 4 x 4 latents of any picture."""
     return AutoencoderRAE(
-        encoder_hidden_size=64,
-        encoder_patch_size=8,
-        encoder_num_hidden_layers=2,
-        encoder_input_size=32,
+        **RAE,
         decoder_hidden_size=16,
         decoder_num_hidden_layers=1,
         decoder_num_attention_heads=2,
