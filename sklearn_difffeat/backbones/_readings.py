@@ -56,7 +56,7 @@ SD_2_1 = Reading(
     "DIFT (arXiv 2306.03881), up_ft_index 1, for matching; it averages 8 draws",
 )
 
-FOLDS = "folds of OpenClipart's training groups (docs/backbones.md)"
+FOLDS = "folds of OpenClipart's training groups (docs/background/embedded_pair.md)"
 
 # By name or hub id.
 KNOWN = {

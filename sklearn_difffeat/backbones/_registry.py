@@ -166,10 +166,11 @@ def describe_backbone(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> BackboneInfo:
-    """Tell blocks, width, timesteps, licence and size without loading weights.
+    """Describe a backbone without loading its weights.
 
-    No code of a checkpoint runs either. A licence that forbids commercial use is
-    warned of, once a process.
+    The result has blocks, width, timesteps, licence, size and more. No code of a
+    checkpoint runs. One warning per process names a licence that forbids commercial
+    use.
 
     Parameters
     ----------
@@ -179,9 +180,9 @@ def describe_backbone(
     revision : str, optional
         Hub revision.
     local_files_only : bool, default=False
-        Ask the cache only.
+        Look only in the cache.
     trust_remote_code : bool, default=False
-        Of no effect here: describing runs no code, whether trusted or not.
+        Has no effect here: describing runs no code, whether trusted or not.
 
     Returns
     -------
