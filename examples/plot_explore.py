@@ -75,7 +75,7 @@ for axes, modality, found in [
     (left, "image", search(image, "image", [0, 1, 2, 3, 4], [0, 100, 200, 400])),
     (right, "text", search(text, "text", [0, 1, 2, 3, 4, 5, 6], [0, 100, 300])),
 ]:
-    BlockTimestepDisplay.from_search(found, ax=axes, values_format=".2f")
+    BlockTimestepDisplay.from_search(found, ax=axes, values_format=".3f")
     axes.set_title(f"{modality}: best mAP {found.best_score_:.2f}", fontsize=12)
     axes.figure.axes[-1].set_ylabel("cross-validated mAP", fontsize=11)
 
@@ -83,10 +83,9 @@ for axes, modality, found in [
 # Why a label was found
 # ---------------------
 #
-# The fused model reads both modalities where this is recommended for the two backbones.
+# The fused model takes block and timestep that are recommended for the two backbones.
 # ``modality_contributions`` splits the log odds of each label into a part of the image
-# and a part of the text. Together with the label's intercept they add up to the log
-# odds, so a label is found where the bars outweigh an intercept that is far below 0.
+# and a part of the text; with the label's intercept they add up to the log odds.
 
 model = make_fusion_pipeline(
     ("image", image, "image"),
@@ -101,49 +100,57 @@ parts = classifier.modality_contributions(features)
 print(f"test mAP {mean_average_precision(classifier, features, Y[test]):.3f}")
 
 # %%
-# Four test drawings: the labels that the model found, and below them those that it
-# missed, in grey.
+# Four test drawings of different kinds, with the labels that the model found (in red
+# where these are wrong), and in grey those that it missed. The bar of the text starts
+# where that of the image ends. A label is found where the text's bar reaches the black
+# line, which is the negative intercept of the label: the rarer a label, the farther it
+# is.
 
 
 def picture(row):
     return Image.open(io.BytesIO(X["image"].iloc[test[row]])).convert("RGB")
 
 
-COLORS = {"image": "#0072B2", "text": "#E69F00"}
-many = np.flatnonzero(found.sum(axis=1) >= 2)
-chosen = many[np.linspace(0, len(many) - 1, 6).astype(int)[1:5]]
-figure = plt.figure(figsize=(9, 8.4), dpi=120, layout="constrained")
-grid = figure.subplots(4, 2, width_ratios=[1, 3])
-for row, (left, right) in zip(chosen, grid, strict=True):
+def of_different_kinds(rows, n_rows):
+    chosen, labels = [], set()
+    for row in rows:
+        new = set(np.flatnonzero(found[row]))
+        if not new & labels:
+            chosen.append(row)
+            labels |= new
+    return chosen[:n_rows]
+
+
+by_number = np.argsort(-found.sum(axis=1), kind="stable")
+figure = plt.figure(figsize=(9, 8), dpi=120, layout="constrained")
+grid = figure.subplots(4, 2, width_ratios=[1, 3], sharex="col")
+for row, (left, right) in zip(of_different_kinds(by_number, 4), grid, strict=True):
     left.imshow(picture(row))
     left.set_axis_off()
     title = X["text"].iloc[test[row]]
-    right.set_title(
-        title if len(title) < 60 else f"{title[:58]}...", fontsize=11, loc="left"
-    )
-    missed = np.flatnonzero((Y[test[row]] == 1) & (found[row] == 0))
-    shown = [*np.flatnonzero(found[row])[:4], *missed[:2]]
-    for place, label in enumerate(shown):
-        for offset, (name, color) in zip((-0.2, 0.2), COLORS.items(), strict=True):
-            right.barh(
-                place + offset,
-                parts[name][row, label],
-                height=0.36,
-                color=color,
-                label=name if place == 0 else None,
-            )
-    right.set_yticks(range(len(shown)), names[shown], fontsize=11)
+    title = title if len(title) < 60 else f"{title[:58]}..."
+    right.set_title(title, fontsize=11, loc="left")
+    missed = np.flatnonzero(Y[test[row]] > found[row])
+    shown = [*np.flatnonzero(found[row])[:4], *missed][:4]
+    places = np.arange(len(shown))
+    of_image, of_text = (parts[name][row, shown] for name in ("image", "text"))
+    needed = -classifier.centered_intercept_[shown]
+    right.barh(places - 0.18, of_image, 0.34, color="#0072B2", label="image")
+    right.barh(places + 0.18, of_text, 0.34, of_image, color="#E69F00", label="text")
+    right.vlines(needed, places - 0.42, places + 0.42, color="black", label="needed")
+    right.set_yticks(places, [names[i].replace("_", " ") for i in shown], fontsize=11)
     for tick, label in zip(right.get_yticklabels(), shown, strict=True):
-        tick.set_color("black" if found[row, label] else "0.55")
-    right.invert_yaxis()
-    right.axvline(0, color="0.4", lw=0.8)
+        is_right = "black" if Y[test[row], label] else "#D55E00"
+        tick.set_color(is_right if found[row, label] else "0.55")
+    right.set_ylim(3.6, -0.6)
+    right.axvline(0, color="0.6", lw=0.8)
     right.spines[["top", "right", "left"]].set_visible(False)
     right.tick_params(left=False)
-grid[0, 1].legend(frameon=False, loc="lower right", fontsize=11)
 grid[-1, 1].set_xlabel("contribution to the log odds of the label", fontsize=11)
-limits = [axes.get_xlim() for axes in grid[:, 1]]
-for axes in grid[:, 1]:
-    axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+figure.legend(
+    *grid[0, 1].get_legend_handles_labels(), loc="outside upper right", ncols=3,
+    frameon=False, fontsize=11,
+)  # fmt: skip
 
 # %%
 # How the model arranges drawings
@@ -153,20 +160,25 @@ for axes in grid[:, 1]:
 # frequent labels. Drawings with none or several of these labels are grey.
 
 Z = classifier.transform(features)
-display = EmbeddingDisplay.from_features(Z, Y[test], target_names=names)
-display.figure_.set_size_inches(9, 6)
-display.figure_.set_dpi(120)
+figure, axes = plt.subplots(figsize=(9, 5.6), dpi=120, layout="constrained")
+display = EmbeddingDisplay.from_features(
+    Z, Y[test], target_names=names, perplexity=15, ax=axes
+)
 
 # %%
-# The same map, with the drawings in their places.
+# The same map with drawings in their places, spread out: a drawing lies at its rank
+# along each axis. Only drawings that do not overlap are shown.
 
-points = display.embedding
-figure, axes = plt.subplots(figsize=(9, 8), dpi=120, layout="constrained")
-for row, point in enumerate(points):
-    small = picture(row).resize((64, 64))
-    image_box = OffsetImage(np.asarray(small), zoom=0.45, alpha=0.95)
-    axes.add_artist(AnnotationBbox(image_box, point, frameon=False))
-axes.update_datalim(points)
-axes.autoscale()
-axes.margins(0.05)
+ranks = display.embedding.argsort(axis=0).argsort(axis=0)
+places = ranks / len(ranks) * [9, 6.5]
+figure, axes = plt.subplots(figsize=(9, 6.5), dpi=120)
+figure.subplots_adjust(0.03, 0.03, 0.97, 0.97)
+axes.set_xlim(0, 9)
+axes.set_ylim(0, 6.5)
+drawn = []
+for row, place in enumerate(places):
+    if all(np.abs(place - other).max() > 0.42 for other in drawn):
+        drawn.append(place)
+        small = OffsetImage(np.asarray(picture(row)), zoom=0.3)
+        axes.add_artist(AnnotationBbox(small, place, frameon=False, pad=0))
 axes.set_axis_off()

@@ -85,7 +85,7 @@ def multilabel_report(
     if truth.shape != score.shape:
         raise ValueError(
             f"Y_true has {truth.shape[1]} labels and Y_score {score.shape[1]}; pass "
-            "one column a label in both."
+            "one column per label in both."
         )
     positive = truth.any(axis=0)
     if not positive.all():

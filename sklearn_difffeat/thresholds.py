@@ -396,7 +396,7 @@ def _held_out_proba(
     if not np.array_equal(np.sort(held), np.arange(len(y))):
         raise ValueError(
             "cv does not test each row once, and every row needs one held-out "
-            "probability; give folds that share out the rows, such as KFold."
+            "probability; give folds that hold out each row once, such as KFold."
         )
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_proba_of_fold)(clone(estimator), X, y, *fold, fit) for fold in folds

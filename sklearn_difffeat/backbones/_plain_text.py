@@ -156,7 +156,7 @@ class PlainTextTokenizer:
             token = self.tokenizer.convert_ids_to_tokens(int(ids[written][0]))
             raise ValueError(
                 f"a text of X contains {token!r}, which the backbone's tokenizer can "
-                "only read as a control token; take it out of the text."
+                "only read as a control token; remove it from the text."
             )
         return ids.masked_fill(written, unknown)
 

@@ -245,7 +245,7 @@ def load_backbone(
     if _forked_while_loading:
         raise RuntimeError(
             "this process was forked while another thread was loading a model, which "
-            "leaves torch half set up here; fork before or after that."
+            "leaves torch only partly set up here; fork before or after that."
         )
     fingerprint = source.fingerprint
     _check_unchanged(source, source.expected or fingerprint, fingerprint)
@@ -289,7 +289,7 @@ def _check_unchanged(source: Source, before: str, after: str) -> None:
     if before != after:
         raise ValueError(
             f"backbone={source.name!r} was changed while it was used (it was {before} "
-            f"and is {after} now); let its files be and call again, after fit."
+            f"and is {after} now); leave its files unchanged and call fit again."
         )
 
 

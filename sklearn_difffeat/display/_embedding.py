@@ -207,7 +207,7 @@ def _as_indicator(
         if len(target_names) != len(names):
             raise ValueError(
                 f"target_names has {len(target_names)} names for {len(names)} labels "
-                "of Y; give one a label."
+                "of Y; give one per label."
             )
         names = target_names
     return indicator, names

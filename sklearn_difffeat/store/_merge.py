@@ -47,8 +47,8 @@ def merge_into(
                 put_all(target, _missing(source, target, one, bar.update), bar.update)
     if n_claimed := sum(count for process, count in claims if is_running(process)):
         warnings.warn(
-            f"{file.name} is being filled: {n_claimed} passes of rows are still to "
-            "come. Merge it again once the process that fills it is done.",
+            f"{file.name} is being filled: {n_claimed} passes of rows are not "
+            "finished. Merge it again when the process that fills it is done.",
             UserWarning,
             stacklevel=3,
         )
