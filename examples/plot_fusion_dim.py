@@ -2,11 +2,11 @@
 Labels that share directions
 ============================
 
-With few positive rows, the direction of a label among 200 features cannot be found from
-that label alone. When 100 labels share five directions, a narrow fusion finds these from
-all labels together: the L2 penalty on projections and heads is the trace norm of their
-product, which penalises each further direction. Here 300 rows are enough for the narrow
-fusion, and too few for one logistic regression per label.
+With few positive rows, the direction of a label among 200 features cannot be found
+from that label alone. When 100 labels share five directions, a narrow fusion finds
+these from all labels together: the L2 penalty on projections and heads is the trace
+norm of their product, which penalises each further direction. Here 300 rows are enough
+for the narrow fusion, and too few for one logistic regression per label.
 """
 
 import warnings

@@ -205,7 +205,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         y : array-like or sparse matrix of shape (n_samples, n_labels)
             Indicator matrix of 0 and 1. NaN where it is not known whether a row has a
             label, for an estimator that takes it, such as :class:`FusionClassifier`:
-            the threshold of a label is found on the rows that know it.
+            the threshold of a label is found on the rows where it is known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in the scores of the thresholds and in the fits of the
             estimator. A weight of 2 is the row twice in the same fold, a weight of 0 is

@@ -47,7 +47,7 @@ class PlainTextTokenizer:
     """Reads texts in which no control token can be written.
 
     What looks like a control token (``[SEP]``, ``<mask>``) is read as the characters
-    that it is. Where the vocabulary knows it as a piece, it is an unknown word. Tokens
+    that it is. Where the vocabulary has it as a piece, it is an unknown word. Tokens
     that were added to the vocabulary without being special stay tokens.
 
     Parameters

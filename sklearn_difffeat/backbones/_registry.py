@@ -294,12 +294,12 @@ def _check_unchanged(source: Source, before: str, after: str) -> None:
 
 
 def release_backbones() -> int:
-    """Forget every loaded model, so that its memory can be reclaimed.
+    """Release every loaded model, so that its memory can be reused.
 
     Returns
     -------
     int
-        How many models were held.
+        How many models were released.
 
     Examples
     --------
@@ -322,7 +322,7 @@ def _locks_of_models() -> Iterator[Any]:
 
 
 def _forget_unfinished(lost: set[int]) -> None:
-    """In a forked process: let go of models that another thread was using."""
+    """Release the models that another thread was using when this process was forked."""
     global _forked_while_loading
     _forked_while_loading |= any(id(turn) in lost for turn in _turns.values())
     for key, model in list(_loaded.items()):

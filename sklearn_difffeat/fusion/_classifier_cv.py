@@ -328,7 +328,7 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
 def score_labels(
     model: FusionClassifier, X: Any, y: Any, sample_weight: Any = None
 ) -> float:
-    """mAP over what y knows; for classes, of one against the rest."""
+    """mAP over the known entries of y; for classes, of one against the rest."""
     proba, known = model.predict_proba(X), None
     if model._kind == "indicator":
         y, known = split_unknown(y)
@@ -347,7 +347,7 @@ def score_labels(
 
 
 def grid_of_C(Cs: Any) -> Float:
-    """The values of C, of which a number stands for that many."""
+    """The values of C; a number stands for that many of them."""
     if isinstance(Cs, Integral):
         return np.logspace(-4, 4, int(Cs))
     grid = check_array(

@@ -172,7 +172,7 @@ class StoreFile:
             raise said from error
 
     def close(self) -> None:
-        """Write the log into the file and let go of it."""
+        """Write the log into the file and close it."""
         with self.lock:
             if _open.get(self.path) is self:
                 del _open[self.path]

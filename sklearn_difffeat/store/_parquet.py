@@ -198,7 +198,7 @@ def _read(path: Path) -> Iterator[Chunk]:
                 first += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read as Parquet ({error}); write it anew."
+            f"{path} cannot be read as Parquet ({error}); write it again."
         ) from error
 
 

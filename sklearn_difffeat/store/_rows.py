@@ -1,4 +1,4 @@
-"""A store at work: which rows it knows, what they are, and how new ones get in."""
+"""A store in use: which rows it has, their features, and how rows are added."""
 
 from __future__ import annotations
 

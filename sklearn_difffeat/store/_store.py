@@ -1,4 +1,4 @@
-"""The feature store: what a pass gave for a row, kept for every later question."""
+"""The feature store: features of rows, stored for later calls."""
 
 from __future__ import annotations
 
