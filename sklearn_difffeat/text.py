@@ -82,10 +82,15 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     Attributes
     ----------
     block_, timestep_ : int or list of int
-        Resolved numbers.
+        Blocks and timesteps in use, as numbers.
     pooling_ : str or list of str
+        The pooling in use, where "auto" is resolved.
     norm_ : str or None
-    n_blocks_, n_timesteps_, n_features_out_ : int
+        The norm in use, where "auto" is resolved.
+    n_blocks_, n_timesteps_ : int
+        Numbers of blocks and timesteps of the backbone.
+    n_features_out_ : int
+        Number of columns of the output.
     backbone_fingerprint_ : str
         Identifies configuration and weights; checked again in transform.
     revision_ : str or None

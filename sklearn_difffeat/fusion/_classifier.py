@@ -109,6 +109,7 @@ class FusionClassifier(
         ``X @ coef_.T + intercept_``. n_outputs is 1 for binary y, else the number of
         classes or labels.
     intercept_ : ndarray of shape (n_outputs,)
+        Intercepts of the decision.
     centered_intercept_ : ndarray of shape (n_outputs,)
         Decision for a row that has no modality, or has the mean in every column.
     projections_ : dict of str to ndarray of shape (d_m, k)
@@ -122,7 +123,9 @@ class FusionClassifier(
         Subtracted from a column, and divisor of the result: the standard deviation
         divided by the weight of the modality, infinite at weight 0.
     n_iter_ : int
+        L-BFGS steps of the label that took most, and of the factorised fit.
     n_features_in_ : int
+        Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
         Only when X has string column names.
 
