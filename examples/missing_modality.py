@@ -1,8 +1,8 @@
 """Classify drawings of which some have no text and some no picture.
 
 Half of the held-out items of OpenClipart lose their picture or their text, at random.
-A fused model classifies every item from what it has; fitting it on copies of the
-training items that lack a modality as well makes it about as good as a model of that
+A fused model classifies every item from what it has. When copies of the training items
+that lack a modality are added to the fit, it is about as good as a model of that
 modality alone. C, the weight of the image and the weight of the whole items are chosen
 on training groups.
 

@@ -1,10 +1,11 @@
 """
-One label a picture: digits
-===========================
+One label per picture: digits
+=============================
 
-Diffusion features serve single-label data as well: the same transformer, any
-classifier behind it, top-1 and top-5 accuracy. The embedded backbone learned from
-drawings in colour; the block is chosen by cross-validation on the training digits.
+Diffusion features also work for single-label data: the same transformer with any
+classifier behind it, and top-1 and top-5 accuracy. The embedded backbone was trained on
+colour drawings and photographs; the block is chosen by cross-validation on the training
+digits.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# Half of the digits train: the block by a local search, the head by all of them.
+# Half of the digits are for training: a local search chooses the block on them.
 
 model = make_pipeline(
     ImageDiffusionFeatureTransformer(timestep=50, cache=output / "digits.db"),

@@ -2,11 +2,11 @@
 Labels that share directions
 ============================
 
-A label with few positives cannot find its direction among 200 features by itself. When
-100 labels share five directions, a narrow fusion finds these from all labels together:
-the L2 penalty on projections and heads is the trace norm of their product, which prices
-each further direction. Here 300 rows are enough for the narrow fusion, and too few for
-one logistic regression per label.
+With few positive rows, the direction of a label among 200 features cannot be found
+from that label alone. When 100 labels share five directions, a narrow fusion finds
+these from all labels together: the L2 penalty on projections and heads is the trace
+norm of their product, which penalises each further direction. Here 300 rows are enough
+for the narrow fusion, and too few for one logistic regression per label.
 """
 
 import warnings
@@ -42,8 +42,8 @@ def make_data(seed):
 
 
 # %%
-# Every model has the C that is best on the last third of its training rows; the test
-# rows only measure.
+# Every model gets the C that is best on the last third of its training rows. The test
+# rows are only used for the scores.
 
 
 def mean_average_precision(model, X, Y):
@@ -79,7 +79,7 @@ for name, column in zip([None, *FUSION_DIMS], scores.T, strict=True):
     print(f"fusion_dim={name}: test mAP {column.mean():.3f}")
 
 # %%
-# The curve rises to the number of directions that there are, and falls slowly beyond.
+# The curve rises up to the true number of directions, and falls slowly beyond.
 
 figure, axes = plt.subplots(figsize=(6, 4), dpi=150, layout="constrained")
 separate, shared = scores[:, 0], scores[:, 1:]

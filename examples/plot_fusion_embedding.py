@@ -2,12 +2,12 @@
 Labels in the fused space
 =========================
 
-Three classifiers learn on the training drawings of OpenClipart: from the image, from
-the text, and from both. Each projects its features to 64 dimensions before its heads;
-the t-SNE of these projections of held-out drawings shows how well drawings of one label
-lie together, and the clustering figures say it without the eye. Here the fused space is
-far tighter than the image's, while against the text's the figures disagree: silhouette
-and Calinski-Harabasz prefer the text, Davies-Bouldin the fusion.
+Three classifiers are trained on the training drawings of OpenClipart: on the image, on
+the text, and on both. Each projects its features to 64 dimensions. The t-SNE of these
+projections of held-out drawings shows how close drawings of one label are, and the
+clustering scores put that in numbers. Here the fused space is far tighter than the
+image's. Compared with the text's the scores disagree: silhouette and Calinski-Harabasz
+are better for the text, Davies-Bouldin for the fusion.
 """
 
 import warnings
@@ -28,7 +28,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.datasets import load_openclipart
 
-# Labels of single groups are constant in one part of a split by group: no surprise.
+# A label that belongs to a single group is constant in a part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
 warnings.filterwarnings("ignore", message=".* texts are longer")
 
@@ -39,7 +39,7 @@ train, test = data.split == "train", data.split == "test"
 
 # %%
 # Block and timestep are those recommended for the two backbones. The weight of the
-# image, whose many columns tell less than the text's, is chosen on the training rows.
+# image, the weaker modality, is chosen on the training rows.
 
 parts = {
     "image": (
@@ -94,7 +94,7 @@ for name, modalities in [
 
 # %%
 # The seven labels with most held-out drawings, and of these the drawings that have
-# exactly one of them: only these belong to a cluster.
+# exactly one of them: only these belong to a single cluster.
 
 Y = data.target[test]
 shown = np.argsort(-Y.sum(axis=0), kind="stable")[:7]
@@ -108,7 +108,7 @@ for name, report in reports.items():
 print(f"{reports['fused']['n_rows']} held-out drawings")
 
 # %%
-# The same drawings, seen by each model.
+# The same drawings in the space of each model.
 
 rows = Y[:, shown].sum(axis=1) == 1
 figure = plt.figure(figsize=(8, 3.6), dpi=150, layout="constrained")

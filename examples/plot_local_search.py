@@ -1,11 +1,15 @@
 """
-A walk instead of the grid
-==========================
+Local search instead of a grid
+==============================
 
-The grid over block and timestep tries every place; LocalSearchCV walks from the middle
-and stops where no step gains. A block at a timestep already visited costs one fit of
-the head, a new timestep costs a pass of all drawings: so the walk looks at blocks
-first, and pays for a timestep only while that gains.
+A grid search tries every block and timestep. ``LocalSearchCV`` starts in the middle and
+stops where no step improves the score. A block at a timestep already visited costs one
+fit of the classifier, while a new timestep costs a pass of all drawings. So the search
+tries blocks first, and a new timestep only while the score rises.
+
+It follows rising scores, so it can end at a lesser peak. Here it does: block 0, the map
+of the frozen encoder, scores higher than all blocks of the Transformer, but the blocks
+between them and it do not. ``n_restarts=`` starts again from other places.
 """
 
 import time
@@ -26,7 +30,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.datasets import load_openclipart
 
-# Labels of single groups are constant in one part of a split by group: no surprise.
+# A label that belongs to a single group is constant in a part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
 
 output = Path("output")

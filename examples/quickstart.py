@@ -35,7 +35,7 @@ from sklearn_difffeat import (
 from sklearn_difffeat.datasets import load_openclipart
 
 OUTPUT = Path("output")
-# Each row passes each model once a timestep: for all blocks, folds, heads and runs.
+# Each row passes each model once per timestep, for all blocks, folds, heads and runs.
 CACHE = OUTPUT / "features.db"
 C_GRID = [0.003, 0.01, 0.03]
 WEIGHTS = {"image": [0, 0.25, 0.5, 1.0]}
@@ -47,7 +47,7 @@ def say(text):
     print(f"[{time.perf_counter() - started:4.0f} s] {text}", flush=True)
 
 
-# Labels of single groups are constant in one part of a split by group: no surprise.
+# A label that belongs to a single group is constant in a part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
 warnings.filterwarnings("ignore", message=".*labels have no positive in Y_true")
 # Two descriptions are short essays.
@@ -70,7 +70,7 @@ def choose_head(features, Y, groups, Cs, weights="auto", **fixed):
 
 def choose_place(transformer, cells, Y, groups, grid):
     """Choose block and timestep by a grid search over training groups."""
-    # Looser than the default: places are told apart long before the optimum.
+    # Looser than the default: good enough to compare blocks and timesteps.
     head = FusionClassifier(C=0.01, tol=1e-4)
     model = Pipeline([("features", transformer), ("head", head)])
     search = GridSearchCV(

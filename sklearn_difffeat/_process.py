@@ -118,7 +118,7 @@ _register(after_in_child=_after_in_child)
 
 
 def machine() -> str:
-    """Name the machine, so that a process may tell whether another runs on it."""
+    """Name the machine, so that processes on it can be recognised."""
     return f"{platform.node()} {uuid.getnode()}"
 
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
-    """Base of the transformers that read features off a frozen diffusion model.
+    """Base of the transformers that read features from a frozen diffusion model.
 
-    Subclasses say what a cell is and how a batch of cells becomes features; fitting,
+    Subclasses define what a cell is and how a batch of cells becomes features. Fitting,
     batching, missing cells, names and the check of the backbone are done here.
 
     See Also
@@ -100,10 +100,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return
 
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
-        """Validate the parameters and the cells, and resolve the output's size.
+        """Validate the parameters and the cells, and determine the output's size.
 
-        Only the backbone's configuration is read; no weights are loaded and nothing
-        is embedded.
+        Only the backbone's configuration is read; no weights are loaded and no features
+        are computed.
 
         Parameters
         ----------
@@ -153,9 +153,9 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_rows, n_features), float32
-            A row depends on its cell and the parameters alone. With ``missing="nan"``
+            A row depends only on its cell and the parameters. With ``missing="nan"``
             the rows of missing cells are NaN, with ``unreadable="nan"`` those of cells
-            that cannot be read; nothing else is.
+            that cannot be read; no other value is NaN.
 
         Raises
         ------
@@ -190,8 +190,8 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     ) -> DiffusionFeatureTransformer:
         """Fill the cache ahead of a search; no fit is needed.
 
-        Each row passes the model once for every timestep and draw. What was computed
-        is kept even when the call is interrupted: the same call then goes on.
+        Each row passes the model once for every timestep and draw. What was computed is
+        kept even when the call is interrupted: the same call then continues.
 
         Parameters
         ----------
@@ -224,7 +224,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self._validate_params()
         if not self.cache:
             raise ValueError(
-                f"cache={self.cache!r} leaves nothing to fill; set True or a path."
+                f"cache={self.cache!r} is no cache to fill; set True or a path."
             )
         column = self._column(X)
         source, info = self._locate(self._hub_options())
@@ -285,8 +285,8 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         if n_overflowed := int(rows.overflowed.sum()):
             warnings.warn(
                 f"{n_overflowed} of {n_rows} rows exceed the range of {job.dtype} and "
-                "were computed in float32; dtype='float32' or 'bfloat16' spares the "
-                "second pass.",
+                "were computed again in float32; dtype='float32' or 'bfloat16' avoids "
+                "the second pass.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -30,15 +30,16 @@ def fill_store(
     """Compute the features of one partition, into a store of its own.
 
     The store grows on the worker's own disk and is copied into the folder when it is
-    complete, so that the folder may be one that a cluster shares. There,
-    :meth:`FeatureStore.merge` brings all of them together. The same partition once
-    more, after a worker was lost or a run was cut off, goes on from what its store
-    holds. The model stays loaded in the worker's process, from partition to partition.
+    complete, so that the folder may be one that a cluster shares.
+    :meth:`~sklearn_difffeat.FeatureStore.merge` brings all stores together. If the same
+    partition is computed again, after a worker was lost or a run was interrupted, it
+    continues from what its store holds. The model stays loaded in the worker's process,
+    from partition to partition.
 
     Parameters
     ----------
     transformer : ImageDiffusionFeatureTransformer or TextDiffusionFeatureTransformer
-        Its parameter ``cache`` is left aside; no fit is needed.
+        Its parameter ``cache`` is ignored; no fit is needed.
     X : column of cells, or table
         The rows of the partition, as the transformer takes them; with ``column``, the
         partition as the engine gives it: a DataFrame, a pyarrow table, or a mapping
@@ -48,7 +49,7 @@ def fill_store(
     column : str, default=None
         The column to read of a partition.
     blocks, timesteps : int, str or list of them, default=None
-        As in :meth:`DiffusionFeatureTransformer.precompute`.
+        As in :meth:`~sklearn_difffeat.DiffusionFeatureTransformer.precompute`.
 
     Returns
     -------

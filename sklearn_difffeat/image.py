@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """Turn images into the hidden states of a frozen diffusion Transformer.
 
-    A picture is (for a latent model) encoded by the VAE's mode, brought to a timestep
-    of the training schedule by a fixed noise, and passed through the model without
-    class and with an empty prompt; the tokens of the chosen block are pooled.
-    Diff-Feat [1]_ finds the most discriminative features at a middle block and a
-    middle timestep.
+    A latent model first encodes the picture by the mode of its VAE. Then a fixed noise
+    is added for the timestep, the model runs without class and with an empty prompt,
+    and the tokens of the chosen block are pooled. Diff-Feat [1]_ finds the most
+    discriminative features at a middle block and a middle timestep.
 
     Parameters
     ----------
@@ -36,39 +35,40 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Hub revision.
     block : "auto", int, {"middle", "last"} or list of them, default="auto"
         0 is the token embeddings, k the output of the k-th block; negative numbers
-        count from the end; a list concatenates. "auto" is the reading recommended for
-        the backbone, which :func:`describe_backbone` tells with its source; where
-        nobody has found one it is the middle.
+        count from the end; a list concatenates. "auto" is what is recommended for the
+        backbone, as :func:`describe_backbone` shows with its source, or else the
+        middle.
     timestep : "auto", int, "middle" or list of them, default="auto"
-        0 is the clean input, the model told t = 0; t >= 1 the scheduler's training
-        index; a list concatenates. "auto" as for the block.
+        0 is the clean input with t = 0; t >= 1 is the scheduler's training index; a
+        list concatenates. "auto" as for the block.
     pooling : "auto", "mean", "max", ("grid", k) or list of them, default="auto"
         Over all tokens, or the mean in each of k x k cells of the picture; a list
         concatenates, from one pass. "auto" as for the block, else "mean".
     norm : {"auto", "l2"} or None, default="auto"
-        "l2" scales what each pooling gives at each block and timestep to unit length,
-        so that it tells by its direction alone. "auto" as for the block, else None.
+        "l2" scales each pooled vector of a block and timestep to unit length, so that
+        only its direction counts. "auto" as for the block, else None.
     n_draws : int, default=1
         Noise draws averaged.
     cache : True, str or path, default=None
-        Keep what a pass gives for a row, with all its blocks, so that no row passes
-        the model twice at a timestep: True in the memory of this process, a path in a
-        file that processes share and that stays. See :class:`FeatureStore`.
+        Store the features of each row, at all blocks, so that no row passes the model
+        twice at the same timestep. True stores them in the memory of this process, a
+        path in a file that other processes share. See :class:`FeatureStore`.
     batch_size : int or "auto", default="auto"
-        Rows a pass; "auto" doubles it while rows per second rise. A batch that does
-        not fit in memory is halved.
+        Rows per batch. "auto" takes as many as fit into half of a GPU's free memory,
+        or into 512 MB on a CPU, rounded down to a power of two and at most 128. A
+        batch that runs out of memory is halved.
     device : str, default=None
         A torch device; None takes CUDA, then MPS, then the CPU.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Precision of the model; "auto" is bfloat16 where the device computes in it
         natively and float32 elsewhere.
     n_jobs : int, default=None
-        joblib jobs over chunks of rows, through whatever joblib backend is active.
+        joblib jobs over chunks of rows, through the active joblib backend.
     image_size : int, default=None
         Side in pixels to which pictures are resized; None is the backbone's own.
     prompt : str, default=""
-        What a text-conditioned model is told of every picture. It is encoded once;
-        the text encoders are not kept.
+        Text that a text-conditioned model gets with every picture. It is encoded once;
+        the text encoders are not kept in memory.
     missing : {"error", "nan"}, default="error"
         Whether a missing cell (None, NaN, pd.NA, ``{"bytes": None, "path": None}``) is
         an error or a row of NaN.
@@ -76,7 +76,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Whether a cell that cannot be read or decoded (no such file, a damaged picture)
         is an error or a row of NaN; one warning then counts the rows.
     local_files_only, trust_remote_code : bool, default=False
-        Passed through to the hub; remote code never runs unasked.
+        Passed to the hub; code of a checkpoint runs only with `trust_remote_code`.
     random_state : int, default=0
         Seeds the noise, which is the same for every row.
     verbose : bool, default=False
@@ -85,14 +85,19 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     Attributes
     ----------
     block_, timestep_ : int or list of int
-        Resolved numbers.
+        Blocks and timesteps in use, as numbers.
     pooling_ : str, tuple or list of them
+        The pooling in use, where "auto" is resolved.
     norm_ : str or None
-    n_blocks_, n_timesteps_, n_features_out_ : int
+        The norm in use, where "auto" is resolved.
+    n_blocks_, n_timesteps_ : int
+        Numbers of blocks and timesteps of the backbone.
+    n_features_out_ : int
+        Number of columns of the output.
     backbone_fingerprint_ : str
-        Identifies configuration and weights; checked again before extraction.
+        Identifies configuration and weights; checked again in transform.
     revision_ : str or None
-        The commit of a hub id, which transform loads whatever the hub has since.
+        The commit of a hub id; transform loads it even if the hub has a newer one.
 
     See Also
     --------
@@ -107,10 +112,11 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     applied, transparency put on white, the first frame of an animation taken, and the
     whole picture resized to the square.
 
-    An array's dtype says its range: bool is black and white, uint16 runs from 0 to
-    65535, floats from 0 to 1, other integers, as in PIL's mode "I", from 0 to 255;
-    values outside are an error. One warning counts the pictures that their range
-    makes black, such as masks of 0 and 1.
+    The dtype of an array determines its range: bool is black and white, uint16 runs
+    from 0 to 65535, floats from 0 to 1, other integers, as in PIL's mode "I", from 0 to
+    255. Values outside are an error. One warning counts the pictures that come out
+    black because their values fill only the start of the range, such as masks of 0 and
+    1.
 
     References
     ----------

@@ -38,13 +38,13 @@ def multilabel_report(
         Indicator matrix of 0 and 1; NaN where it is not known whether a row has a
         label.
     Y_score : array-like of shape (n_samples, n_labels)
-        Probabilities, or any scores that ``threshold`` divides.
+        Probabilities, or any scores that are compared with ``threshold``.
     threshold : float, default=0.5
         A label counts as predicted where its score is at least this.
     top_k : int, default=3
-        For the ``_top{k}`` scores only the k highest scores of a row count, of equal
-        ones the first, and those still have to reach the threshold. A label that is
-        not known in a row takes none of its k places.
+        For the ``_top{k}`` scores only the k highest scores of a row count, and they
+        still have to reach the threshold; of equal scores the first count. A label that
+        is not known in a row takes none of its k places.
 
     Returns
     -------
@@ -57,8 +57,8 @@ def multilabel_report(
         ``CF1_mean``: mean over labels of each label's F1, the other number that is
         published under the name CF1. ``OP``, ``OR``, ``OF1``: over all decisions.
         The same with ``_top{k}`` behind the name. All are taken over the entries of
-        Y_true that are known: average precision, precision and recall of a label over
-        the rows that know it.
+        Y_true that are known: average precision, precision and recall of a label are
+        over the rows where it is known.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def multilabel_report(
     if truth.shape != score.shape:
         raise ValueError(
             f"Y_true has {truth.shape[1]} labels and Y_score {score.shape[1]}; pass "
-            "one column a label in both."
+            "one column per label in both."
         )
     positive = truth.any(axis=0)
     if not positive.all():
@@ -197,18 +197,18 @@ def _decisions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
-    """Tell how tightly features cluster by their labels.
+    """Measure how tightly features cluster by their labels.
 
     Parameters
     ----------
     Z : array-like of shape (n_rows, n_features)
-        Features, for example of ``FusionClassifier.transform``. Distances are
-        Euclidean and as they are: scale the features first where scales differ.
+        Features, for example from ``FusionClassifier.transform``. Distances are
+        Euclidean: scale the features first where their scales differ.
     labels : array-like of shape (n_rows,), or array-like or sparse matrix of shape \
 (n_rows, n_labels)
-        One label a row; or an indicator matrix, of which the rows with exactly one
-        label are used, since a row of several labels belongs to no one cluster. Rows
-        with a NaN, a label that is not known, are left out.
+        One label per row; or an indicator matrix, of which only the rows with exactly
+        one label are used, since a row with several labels belongs to no single
+        cluster. Rows with a NaN, a label that is not known, are left out.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
 
     See Also
     --------
-    EmbeddingDisplay : The picture beside these figures.
+    EmbeddingDisplay : A picture of the same features.
 
     Examples
     --------

@@ -48,15 +48,15 @@ def make_fusion_pipeline(
     memory: Any = None,
     verbose: bool = False,
 ) -> Pipeline:
-    """Pipeline of feature transformers, one per modality, and a fusion classifier.
+    """Make a pipeline of one transformer per modality and a fusion classifier.
 
     Parameters
     ----------
     *transformers : tuple of (name, transformer, columns)
         As for :class:`~sklearn.compose.ColumnTransformer`; each name is a modality.
     classifier : estimator, default=None
-        None means ``FusionClassifierCV()``, which chooses C and the modalities'
-        weights by folds; give a :class:`FusionClassifier` to fit once.
+        None means ``FusionClassifierCV()``, which chooses C and the weights of the
+        modalities by cross-validation; give a :class:`FusionClassifier` to fit once.
     memory : str or joblib.Memory, default=None
         Passed to :class:`~sklearn.pipeline.Pipeline`.
     verbose : bool, default=False

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     """Turn texts into the hidden states of a frozen masked diffusion language model.
 
-    At timestep t each token of a text is masked with probability t / ``n_timesteps_``,
-    by masks that each text draws for itself and that are nested in t; the model runs
-    once and the real tokens of the chosen block are pooled. Diff-Feat [1]_ finds the
-    most discriminative text features noise-free and at the deepest block. Masked
-    language models (BERT, RoBERTa, DistilBERT, ModernBERT) are masked diffusion models
-    [2]_ seen at one masking rate.
+    At timestep t each token of a text is masked with probability t / ``n_timesteps_``.
+    The mask depends on the text, and a token that is masked at t is masked at every
+    later timestep. The model runs once, and the real tokens of the chosen block are
+    pooled. Diff-Feat [1]_ finds the most discriminative text features without noise at
+    the deepest block. Masked language models (BERT, RoBERTa, DistilBERT, ModernBERT)
+    are masked diffusion models [2]_ that were trained at one masking rate.
 
     Parameters
     ----------
@@ -37,43 +37,43 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         Hub revision.
     block : "auto", int, {"middle", "last"} or list of them, default="auto"
         0 is the token embeddings, k the output of the k-th block; negative numbers
-        count from the end; a list concatenates. "auto" is the reading recommended for
-        the backbone, which :func:`describe_backbone` tells with its source; where
-        nobody has found one it is the last.
+        count from the end; a list concatenates. "auto" is what is recommended for the
+        backbone, as :func:`describe_backbone` shows with its source, or else the last.
     timestep : "auto", int, "middle" or list of them, default="auto"
         0 masks nothing; a list concatenates. "auto" as for the block, else 0.
     pooling : "auto", {"mean", "max"} or list of them, default="auto"
         Over the real tokens; padding and special tokens are ignored. A list
         concatenates, from one pass. "auto" as for the block, else "mean".
     norm : {"auto", "l2"} or None, default="auto"
-        "l2" scales what each pooling gives at each block and timestep to unit length,
-        so that it tells by its direction alone. "auto" as for the block, else None.
+        "l2" scales each pooled vector of a block and timestep to unit length, so that
+        only its direction counts. "auto" as for the block, else None.
     n_draws : int, default=1
         Draws of the mask averaged.
     cache : True, str or path, default=None
-        Keep what a pass gives for a row, with all its blocks, so that no row passes
-        the model twice at a timestep: True in the memory of this process, a path in a
-        file that processes share and that stays. See :class:`FeatureStore`.
+        Store the features of each row, at all blocks, so that no row passes the model
+        twice at the same timestep. True stores them in the memory of this process, a
+        path in a file that other processes share. See :class:`FeatureStore`.
     batch_size : int or "auto", default="auto"
-        Rows a pass; "auto" doubles it while rows per second rise. A batch that does
-        not fit in memory is halved.
+        Rows per batch. "auto" takes as many as fit into half of a GPU's free memory,
+        or into 512 MB on a CPU, rounded down to a power of two and at most 128. A
+        batch that runs out of memory is halved.
     device : str, default=None
         A torch device; None takes CUDA, then MPS, then the CPU.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Precision of the model; "auto" is float32: padding of a batch would show in
-        the rounding of anything shorter.
+        Precision of the model; "auto" is float32, because in half precision the padding
+        of a batch changes the rounding of a row's features.
     n_jobs : int, default=None
-        joblib jobs over chunks of rows, through whatever joblib backend is active.
+        joblib jobs over chunks of rows, through the active joblib backend.
     max_length : int, default=None
-        Most tokens of a text, special ones included; None is the backbone's own. One
-        warning counts the rows that were cut.
+        Largest number of tokens of a text, special ones included; None is the
+        backbone's own. One warning counts the rows that were cut.
     missing : {"error", "nan"}, default="error"
         Whether a missing cell (None, NaN, pd.NA) is an error or a row of NaN.
     unreadable : {"error", "nan"}, default="error"
         Whether a text that is not valid Unicode is an error or a row of NaN; one
         warning then counts the rows.
     local_files_only, trust_remote_code : bool, default=False
-        Passed through to the hub; remote code never runs unasked.
+        Passed to the hub; code of a checkpoint runs only with `trust_remote_code`.
     random_state : int, default=0
         Seeds the masks.
     verbose : bool, default=False
@@ -82,14 +82,19 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     Attributes
     ----------
     block_, timestep_ : int or list of int
-        Resolved numbers.
+        Blocks and timesteps in use, as numbers.
     pooling_ : str or list of str
+        The pooling in use, where "auto" is resolved.
     norm_ : str or None
-    n_blocks_, n_timesteps_, n_features_out_ : int
+        The norm in use, where "auto" is resolved.
+    n_blocks_, n_timesteps_ : int
+        Numbers of blocks and timesteps of the backbone.
+    n_features_out_ : int
+        Number of columns of the output.
     backbone_fingerprint_ : str
-        Identifies configuration and weights; checked again before extraction.
+        Identifies configuration and weights; checked again in transform.
     revision_ : str or None
-        The commit of a hub id, which transform loads whatever the hub has since.
+        The commit of a hub id; transform loads it even if the hub has a newer one.
 
     See Also
     --------

@@ -61,19 +61,20 @@ def best_threshold(
     Parameters
     ----------
     label : array-like of shape (n_samples,), 0 or 1
-        NaN where it is not known; such a row is left out.
+        NaN where it is not known; such rows are left out.
     proba : array-like of shape (n_samples,)
     scoring : {"f1", "balanced_accuracy"}
     sample_weight : array-like of shape (n_samples,), default=None
-        A weight of 2 is the row twice, a weight of 0 is the row left out.
+        A weight of 2 counts a row twice, a weight of 0 leaves it out.
 
     Returns
     -------
     threshold, score : float
-        ``proba >= threshold`` has this score, and no other threshold a better one. It
-        is halfway between two probabilities, or between the lowest and 0; or the upper
-        of the two where no number of their precision is between them. 0.5 and NaN for
-        a label that is constant, or nowhere known, over the rows of weight.
+        ``proba >= threshold`` has this score, and no other threshold has a better one.
+        The threshold is halfway between two probabilities, or between the lowest one
+        and 0, or the upper of the two where no number of their precision is between
+        them. 0.5 and NaN for a label that is constant, or nowhere known, over the rows
+        with a weight above 0.
 
     Raises
     ------
@@ -130,18 +131,18 @@ def best_threshold(
 
 
 class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Multi-label classifier with a decision threshold of its own for every label.
+    """Multi-label classifier with one tuned decision threshold per label.
 
-    :class:`~sklearn.model_selection.TunedThresholdClassifierCV` does this for binary
-    y. Here every label gets the threshold that is best on the probabilities of rows
-    that cross-validation held out; the estimator is then fitted on all rows.
+    :class:`~sklearn.model_selection.TunedThresholdClassifierCV` does this for binary y.
+    Here every label gets the threshold that is best on the probabilities of rows that
+    cross-validation held out. The estimator is then fitted on all rows.
 
     Parameters
     ----------
     estimator : estimator
         Its ``predict_proba`` gives an array of shape (n_samples, n_labels).
     scoring : {"f1", "balanced_accuracy"}, default="f1"
-        What the threshold of a label maximises.
+        Score that the threshold of each label maximises.
     cv : int, cross-validation generator or iterable, default=None
         As for :func:`~sklearn.model_selection.cross_val_predict`.
     n_jobs : int, default=None
@@ -153,7 +154,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Fitted on all rows.
     best_thresholds_ : ndarray of shape (n_labels,)
         A label is present where its probability is at least this; 0.5 for a label
-        that is constant in y, or that no row knows.
+        that is constant in y, or nowhere known.
     best_scores_ : ndarray of shape (n_labels,)
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
@@ -204,7 +205,7 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         y : array-like or sparse matrix of shape (n_samples, n_labels)
             Indicator matrix of 0 and 1. NaN where it is not known whether a row has a
             label, for an estimator that takes it, such as :class:`FusionClassifier`:
-            the threshold of a label is found on the rows that know it.
+            the threshold of a label is found on the rows where it is known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in the scores of the thresholds and in the fits of the
             estimator. A weight of 2 is the row twice in the same fold, a weight of 0 is
@@ -395,7 +396,7 @@ def _held_out_proba(
     if not np.array_equal(np.sort(held), np.arange(len(y))):
         raise ValueError(
             "cv does not test each row once, and every row needs one held-out "
-            "probability; give folds that share out the rows, such as KFold."
+            "probability; give folds that hold out each row once, such as KFold."
         )
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_proba_of_fold)(clone(estimator), X, y, *fold, fit) for fold in folds

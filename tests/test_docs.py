@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import sklearn_difffeat
+from sklearn_difffeat import datasets
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks():
@@ -29,3 +32,10 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("module", [sklearn_difffeat, datasets])
+def test_every_public_name_is_in_the_reference(module):
+    listed = (ROOT / "docs" / "reference" / "index.md").read_text("utf-8").split()
+    missing = [n for n in module.__all__ if not {n, f"datasets.{n}"} & {*listed}]
+    assert not missing

@@ -83,7 +83,7 @@ def test_labels_without_positives_are_left_out_of_map_and_counted(scored):
 @pytest.mark.parametrize(
     ("Y", "P", "message"),
     [
-        ([[1, 0]], [[0.1, 0.2, 0.3]], "one column a label"),
+        ([[1, 0]], [[0.1, 0.2, 0.3]], "one column per label"),
         ([[1, 0], [0, 1]], [[0.1, 0.2]], "inconsistent numbers of samples"),
         ([[2, 0]], [[0.1, 0.2]], "other than 0 and 1"),
         ([[1, 0]], [[np.nan, 0.2]], "NaN"),

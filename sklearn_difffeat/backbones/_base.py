@@ -175,9 +175,9 @@ class Backbone(ABC):
 
     @abstractmethod
     def run(self, inputs: Any, timestep: int, prompt: str = "") -> Any:
-        """Run the model on inputs that were brought to a timestep, and tell it so.
+        """Run the model on inputs at a timestep, and give it that timestep.
 
-        A model without texts is run unconditionally, whatever the prompt.
+        A model without texts ignores the prompt.
         """
 
     def hidden_states(self, output: Any) -> torch.Tensor:

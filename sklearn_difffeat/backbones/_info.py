@@ -13,7 +13,7 @@ NON_COMMERCIAL = re.compile(r"(\b|_)(nc|non-?commercial|research(-only)?)(\b|_)"
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known of a backbone from its configuration, before any weight is read.
+    """Description of a backbone, read from its configuration without its weights.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class BackboneInfo:
     n_blocks : int
         Blocks are numbered 0 (token embeddings) to ``n_blocks``.
     width : int
-        Channels of a hidden state, of the widest where blocks differ.
+        Channels of a hidden state; of the widest one where blocks differ.
     n_timesteps : int
         Timesteps run from 0 to ``n_timesteps - 1``.
     input_size : int
@@ -34,31 +34,32 @@ class BackboneInfo:
         Other sizes have to be a multiple of this: the side of an image token, or of
         ``tokens_per_step`` of them.
     license : str or None
-        As the model card states it; None where the card does not say.
+        As the model card states it; None where the card states none.
     size_mb : float or None
         Size of the weight files that are loaded, in MB; None where neither this
-        machine nor the hub can tell.
+        machine nor the hub has it.
     fingerprint : str
         Changes when configuration or weights change: the commit for a hub id, a
         digest of the files' contents otherwise.
     revision : str or None
         The commit of a hub id.
     carries_code : bool
-        Whether loading runs code that comes with the weights, which has to be allowed
-        by ``trust_remote_code=True``.
+        Whether loading runs code that comes with the weights, which needs
+        ``trust_remote_code=True``.
     widths : tuple of int or None
         Channels of each block, 0 included; None where all have ``width``.
     max_input_size : int or None
-        The largest side of a picture that the model can take; None for no bound.
+        The largest side of a picture that the model can take; None for no limit.
     takes_prompt : bool
         Whether the model is conditioned on a text.
     tokens_per_step : int
         Image tokens to the side of ``input_step`` pixels.
     time_embedding : {"original", "diffusers"} or None
-        Of a DiT: how it is told the timestep. ``"original"`` is Meta's code, whose i-th
-        of n frequencies is ``10000 ** (-i / n)``, for checkpoints that were converted
-        from Meta's; ``"diffusers"`` has ``10000 ** (-i / (n - 1))``, for models that
-        were trained with that library. None for families where both agree.
+        For a DiT: how the timestep is encoded. ``"original"`` is as in Meta's code,
+        where the i-th of n frequencies is ``10000 ** (-i / n)``, for checkpoints that
+        were converted from Meta's; ``"diffusers"`` has ``10000 ** (-i / (n - 1))``, for
+        models that were trained with that library. None for families where both
+        agree.
 
     Examples
     --------
@@ -89,7 +90,7 @@ class BackboneInfo:
 
     @property
     def reading(self) -> Reading:
-        """What ``"auto"`` stands for, and who found it."""
+        """Block, timestep, pooling and norm that ``"auto"`` means, with the source."""
         return reading_of(self.name, self.modality)
 
     def width_of(self, block: int) -> int:

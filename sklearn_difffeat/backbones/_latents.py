@@ -24,7 +24,7 @@ from sklearn_difffeat.checkpoints._source import Source
 
 
 class LatentCodec:
-    """What an autoencoder's configuration tells, and its encoder once loaded.
+    """An autoencoder's configuration, and its encoder once loaded.
 
     This class is for those that compress pictures, and for models of pixels.
 
@@ -33,7 +33,7 @@ class LatentCodec:
     config : dict
         The autoencoder's configuration; empty for a model of pixels.
     model : ModelMixin, optional
-        None while only sizes are asked for.
+        None while only sizes are needed.
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """Noise of pictures by their shape, masks of texts by their content; both by the seed.
 
-The same on every device and platform, whatever the batch.
+The same on every device and platform, and in every batch.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class PlainTextTokenizer:
     """Reads texts in which no control token can be written.
 
     What looks like a control token (``[SEP]``, ``<mask>``) is read as the characters
-    that it is. Where the vocabulary knows it as a piece, it is an unknown word. Tokens
+    that it is. Where the vocabulary has it as a piece, it is an unknown word. Tokens
     that were added to the vocabulary without being special stay tokens.
 
     Parameters
@@ -156,7 +156,7 @@ class PlainTextTokenizer:
             token = self.tokenizer.convert_ids_to_tokens(int(ids[written][0]))
             raise ValueError(
                 f"a text of X contains {token!r}, which the backbone's tokenizer can "
-                "only read as a control token; take it out of the text."
+                "only read as a control token; remove it from the text."
             )
         return ids.masked_fill(written, unknown)
 

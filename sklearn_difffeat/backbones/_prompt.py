@@ -78,7 +78,7 @@ def _load_text_part(
 
 
 class PromptedBackbone(DiffusionBackbone):
-    """A text-conditioned model: the text encoders run once a prompt, then go.
+    """A text-conditioned model; its text encoders run once per prompt.
 
     Attributes
     ----------

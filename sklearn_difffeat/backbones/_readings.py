@@ -1,4 +1,4 @@
-"""Where a backbone is best read, as far as somebody has looked."""
+"""The block and timestep recommended for each backbone, with the source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reading:
-    """The block, timestep, pooling and norm that ``"auto"`` stands for.
+    """The block, timestep, pooling and norm that ``"auto"`` means.
 
     Attributes
     ----------
@@ -16,7 +16,7 @@ class Reading:
         As a transformer takes them.
     norm : "l2" or None
     source : str
-        Who found it, and on what.
+        Who found it, and on which data.
 
     Examples
     --------
@@ -56,7 +56,7 @@ SD_2_1 = Reading(
     "DIFT (arXiv 2306.03881), up_ft_index 1, for matching; it averages 8 draws",
 )
 
-FOLDS = "folds of OpenClipart's training groups (docs/backbones.md)"
+FOLDS = "folds of OpenClipart's training groups (docs/background/embedded_pair.md)"
 
 # By name or hub id.
 KNOWN = {

@@ -82,10 +82,11 @@ def describe_backbone(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> BackboneInfo:
-    """Tell blocks, width, timesteps, licence and size without loading weights.
+    """Describe a backbone without loading its weights.
 
-    No code of a checkpoint runs either. A licence that forbids commercial use is
-    warned of, once a process.
+    The result has blocks, width, timesteps, licence, size and more. No code of a
+    checkpoint runs. One warning per process names a licence that forbids commercial
+    use.
 
     Parameters
     ----------
@@ -95,9 +96,9 @@ def describe_backbone(
     revision : str, optional
         Hub revision.
     local_files_only : bool, default=False
-        Ask the cache only.
+        Look only in the cache.
     trust_remote_code : bool, default=False
-        Of no effect here: describing runs no code, whether trusted or not.
+        Has no effect here: describing runs no code, whether trusted or not.
 
     Returns
     -------
@@ -160,7 +161,7 @@ def load_backbone(
     if _forked_while_loading:
         raise RuntimeError(
             "this process was forked while another thread was loading a model, which "
-            "leaves torch half set up here; fork before or after that."
+            "leaves torch only partly set up here; fork before or after that."
         )
     fingerprint = source.fingerprint
     _check_unchanged(source, source.expected or fingerprint, fingerprint)
@@ -204,17 +205,17 @@ def _check_unchanged(source: Source, before: str, after: str) -> None:
     if before != after:
         raise ValueError(
             f"backbone={source.name!r} was changed while it was used (it was {before} "
-            f"and is {after} now); let its files be and call again, after fit."
+            f"and is {after} now); leave its files unchanged and call fit again."
         )
 
 
 def release_backbones() -> int:
-    """Forget every loaded model, so that its memory can be reclaimed.
+    """Release every loaded model, so that its memory can be reused.
 
     Returns
     -------
     int
-        How many models were held.
+        How many models were released.
 
     Examples
     --------
@@ -237,7 +238,7 @@ def _locks_of_models() -> Iterator[Any]:
 
 
 def _forget_unfinished(lost: set[int]) -> None:
-    """In a forked process: let go of models that another thread was using."""
+    """Release the models that another thread was using when this process was forked."""
     global _forked_while_loading
     _forked_while_loading |= any(id(turn) in lost for turn in _turns.values())
     for key, model in list(_loaded.items()):

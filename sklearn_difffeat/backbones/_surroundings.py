@@ -1,4 +1,4 @@
-"""Passes and loading as torch ships, whatever switches the caller has set."""
+"""Passes and loading with torch's default switches, whatever the caller has set."""
 
 from __future__ import annotations
 

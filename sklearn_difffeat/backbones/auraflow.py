@@ -13,7 +13,7 @@ from sklearn_difffeat.backbones._prompt import PromptedBackbone
 
 
 class AuraFlowBackbone(PromptedBackbone):
-    """An MMDiT whose text is told from its picture by position."""
+    """An MMDiT whose text and picture tokens are separated by their position."""
 
     model_class = AuraFlowTransformer2DModel
     pipelines = ("AuraFlowPipeline",)

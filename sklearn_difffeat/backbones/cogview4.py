@@ -1,4 +1,4 @@
-"""CogView4 (Z.ai): joint blocks of picture and text, told the picture's size."""
+"""CogView4 (Z.ai): joint blocks of picture and text, which get the picture's size."""
 
 from __future__ import annotations
 

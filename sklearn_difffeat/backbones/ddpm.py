@@ -30,7 +30,7 @@ class DDPMBackbone(UNetBlocks):
             needed = "is told a class" if classes else f"belongs to a {named!r}"
             raise ValueError(
                 f"backbone={source.name!r} has a U-Net that {needed}; use one of "
-                f"{list(PIPELINES)} that makes pictures of nothing but noise."
+                f"{list(PIPELINES)} that makes pictures from noise alone."
             )
         return super().describe(source)
 

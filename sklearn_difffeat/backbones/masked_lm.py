@@ -38,7 +38,7 @@ COUNTED_FROM_PADDING = {
 class MaskedLMBackbone(TokenizedBackbone):
     """An encoder with a masked language model's head, and its own tokenizer.
 
-    BERT, RoBERTa, DeBERTa, EuroBERT and whatever transformers has of the kind, if its
+    BERT, RoBERTa, DeBERTa, EuroBERT and all others that transformers has, if its
     blocks run one after another on one row of states.
 
     Raises

@@ -1,4 +1,4 @@
-"""What tells two models in folders apart: every byte that loading may read."""
+"""The identity of a model in a folder: every byte that loading may read."""
 
 from __future__ import annotations
 

@@ -91,14 +91,14 @@ def download(name: str, file: str, revision: str | None) -> Path | None:
     except errors.LocalEntryNotFoundError as error:
         raise OSError(
             f"backbone={name!r}: {file} is not in the local cache and the hub cannot "
-            "be reached; connect and try again, a download goes on where it stopped."
+            "be reached; connect and try again, a download continues where it stopped."
         ) from error
     except errors.EntryNotFoundError:
         return None
     except (errors.HTTPError, OSError) as error:
         raise OSError(
-            f"backbone={name!r}: the download of {file} broke off ({error}); try "
-            "again, it goes on where it stopped."
+            f"backbone={name!r}: the download of {file} stopped ({error}); try "
+            "again, it continues where it stopped."
         ) from error
 
 

@@ -14,7 +14,7 @@ from sklearn_difffeat.checkpoints._source import Source
 
 @contextmanager
 def naming_damage(source: Source) -> Iterator[None]:
-    """Name the backbone in whatever the libraries say of damaged weights."""
+    """Add the backbone's name to the libraries' errors about damaged weights."""
     try:
         yield
     except SafetensorError as error:

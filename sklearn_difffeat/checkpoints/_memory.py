@@ -39,7 +39,7 @@ def _cgroup_memory(root: Path) -> int | None:
 
 
 def free_device_memory(device: str) -> int | None:
-    """Return the free bytes of a GPU; None for the CPU or where it is not told."""
+    """Return the free bytes of a GPU; None for the CPU or where it is unknown."""
     import torch
 
     kind = torch.device(device).type

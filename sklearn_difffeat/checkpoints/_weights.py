@@ -129,8 +129,8 @@ def check_weights(source: Source) -> None:
             method = quantised.get("quant_method", "an unknown method")
             raise ValueError(
                 f"backbone={source.name!r} is quantised by {method} "
-                f"({part}config.json), which is not read; use the model that it was "
-                "made from, with dtype='bfloat16' where memory is short."
+                f"({part}config.json), which is not supported; use the model that it "
+                "was made from, with dtype='bfloat16' where memory is short."
             )
     if source.on_hub and not source.local_files_only:
         return

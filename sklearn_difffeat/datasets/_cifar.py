@@ -87,7 +87,7 @@ def load_cifar100(
     -----
     UserWarning
         When the file holds nearly as many images as the published one; less than half
-        is an excerpt, which ``DESCR`` tells.
+        is an excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -84,7 +84,7 @@ def load_coco(
     year : {2014, 2017}, default=2014
         The release; both have the same images and labels, split another way.
     captions : {"join", "first", "each"} or None, default="join"
-        All captions of an image as one text, the first, or one row a caption; None
+        All captions of an image as one text, the first, or one row per caption; None
         reads no captions and gives no column ``text``.
     labelled_only : bool, default=True
         Leave out images without any label, as the 2014 protocol does for training
@@ -117,7 +117,7 @@ def load_coco(
     UserWarning
         Once, with the number of images that are listed but not there; and when the
         file lists about as many images as were published, but another number; less
-        than half of them is an excerpt, which ``DESCR`` tells.
+        than half of them is an excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -78,7 +78,7 @@ def iter_json_list(path: Path, where: str) -> Iterator[Any]:
         text = file.read(PART).lstrip()
         if not text.startswith("["):
             raise ValueError(
-                f"{path} holds no list, which this file is in this data set; get it "
+                f"{path} holds no list, as it does in this data set; get it "
                 f"from {where}."
             )
         at, ended = 1, False
@@ -99,7 +99,7 @@ def iter_json_list(path: Path, where: str) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: Exception, where: str) -> ValueError:
-    return ValueError(f"{path} is no whole JSON file ({error}); get it from {where}.")
+    return ValueError(f"{path} is incomplete JSON ({error}); get it from {where}.")
 
 
 def paths_of(names: Sequence[str], folders: Sequence[Path], where: str) -> np.ndarray:

@@ -84,8 +84,8 @@ def load_tiny_imagenet(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when there
-        are nearly as many as were published; less than half is an excerpt, which
-        ``DESCR`` tells.
+        are nearly as many as were published; less than half is an excerpt, as
+        ``DESCR`` says.
 
     References
     ----------

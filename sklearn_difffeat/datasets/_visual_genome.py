@@ -76,7 +76,7 @@ def load_vg500(
     subset : {"train", "test"}, default="train"
     captions : {"join", "first", "each"} or None, default="join"
         All descriptions of an image's regions as one text (some 50 of them, which a
-        text backbone cuts at its length), the first, or one row a description; None
+        text backbone cuts at its length), the first, or one row per description; None
         gives no column ``text``, and so does a folder without the file.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
@@ -105,7 +105,7 @@ def load_vg500(
     UserWarning
         Once, with the number of images that are listed but not there; and when the
         list is nearly as long as the published one; less than half of it is an
-        excerpt, which ``DESCR`` tells.
+        excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -99,7 +99,7 @@ def load_voc2007(
     UserWarning
         Once, with the number of images that are listed but not there; and when the
         lists are nearly as long as the published ones; less than half is an excerpt,
-        which ``DESCR`` tells.
+        as ``DESCR`` says.
 
     References
     ----------

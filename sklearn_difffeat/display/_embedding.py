@@ -38,7 +38,7 @@ class EmbeddingDisplay:
 
     See Also
     --------
-    clustering_report : The figures beside this picture.
+    clustering_report : Figures for the same features.
 
     Examples
     --------
@@ -88,10 +88,10 @@ class EmbeddingDisplay:
         target_names : sequence of str, default=None
             Names of the columns of Y, or of its sorted classes.
         n_labels : int, default=7
-            How many labels to show, the most frequent ones; at most 7, as many colours
-            as all readers tell apart.
+            How many labels to show, the most frequent ones; at most 7, because more
+            colours are hard to tell apart.
         perplexity : float, default=30.0
-            Of :class:`~sklearn.manifold.TSNE`; lowered where there are few rows.
+            As in :class:`~sklearn.manifold.TSNE`; lowered where there are few rows.
         random_state : int, RandomState or None, default=0
             Seeds the t-SNE.
         title : str, default=None
@@ -127,7 +127,7 @@ class EmbeddingDisplay:
         if not whole or not 1 <= n_labels <= len(COLORS):
             raise ValueError(
                 f"n_labels={n_labels!r} is not from 1 to {len(COLORS)}; more colours "
-                "are not told apart."
+                "are hard to tell apart."
             )
         Z = check_array(Z, input_name="Z", ensure_min_samples=3)
         indicator, names = _as_indicator(Y, target_names)
@@ -207,7 +207,7 @@ def _as_indicator(
         if len(target_names) != len(names):
             raise ValueError(
                 f"target_names has {len(target_names)} names for {len(names)} labels "
-                "of Y; give one a label."
+                "of Y; give one per label."
             )
         names = target_names
     return indicator, names

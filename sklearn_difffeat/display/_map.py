@@ -24,9 +24,9 @@ class BlockTimestepDisplay:
     blocks, timesteps : sequence
         Values of the rows and columns.
     path : list of tuple of (row, column), default=()
-        Where the walk of a local search went.
+        The way of a local search.
     score_name : str, default="mean test score"
-        Written at the colour bar.
+        Label of the colour bar.
     title : str, default=None
         Written above.
 
@@ -39,7 +39,7 @@ class BlockTimestepDisplay:
 
     See Also
     --------
-    LocalSearchCV : Search without the grid.
+    LocalSearchCV : Search without a full grid.
 
     Examples
     --------
@@ -83,8 +83,8 @@ class BlockTimestepDisplay:
         search : fitted LocalSearchCV, GridSearchCV or other search of scikit-learn
             With a parameter ``block`` or ``timestep`` of a transformer in its space.
         modality : str, default=None
-            "image" or "text", or any part of the parameters' path that tells one
-            transformer from the others; None where there is only one.
+            "image" or "text", or any part of the parameters' path that only one
+            transformer has; None where there is only one.
         metric : str, default=None
             With several metrics, which; None is the one of ``refit``, else the first.
         ax : matplotlib Axes, default=None

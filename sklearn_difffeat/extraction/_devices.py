@@ -10,7 +10,7 @@ from sklearn_difffeat._process import refuse_inherited_gpu
 
 
 def usable_device(name: str | None) -> str:
-    """Return the device asked for, or the best one there is.
+    """Return the named device, or the best one there is.
 
     Raises
     ------

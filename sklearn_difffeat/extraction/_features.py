@@ -90,7 +90,7 @@ class Features:
 
 
 def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
-    """Return a run of numbers as a slice, which spares a copy."""
+    """Return a run of numbers as a slice, which avoids a copy."""
     first, last = int(numbers[0]), int(numbers[-1])
     is_run = last - first == len(numbers) - 1 and bool((np.diff(numbers) == 1).all())
     return slice(first, last + 1) if is_run else numbers

@@ -1,4 +1,4 @@
-"""What a worker has to know, and the rows it works on."""
+"""What a worker needs, and the rows it works on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _sizers: WeakKeyDictionary[Backbone, BatchSizer] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker has to know; cheap to pickle.
+    """Everything a worker needs; cheap to pickle.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Job:
 
     @property
     def deepest(self) -> int:
-        """The deepest block asked for; what is computed may go deeper, to be kept."""
+        """The deepest block requested; deeper ones may be computed for the store."""
         return max(self.plan.blocks)
 
     def sizer(self, backbone: Backbone) -> BatchSizer:

@@ -1,4 +1,4 @@
-"""Which features are asked for: blocks, timesteps, draws and pooling, resolved."""
+"""Which features are requested: blocks, timesteps, draws and pooling, resolved."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ VERSION = "sklearn_difffeat:__version__"
 
 
 def share_out(extraction: Extraction, n_jobs: int | None) -> None:
-    """Have joblib's workers compute what the store does not know."""
+    """Have joblib's workers compute what the store lacks."""
     job, rows = extraction.job, extraction.rows
     store = _SharedStore.of(extraction.store)
     may_be_far = _may_be_far()
@@ -150,7 +150,7 @@ class _SharedStore(NamedTuple):
 
     @classmethod
     def of(cls, store: StoredRows | None) -> _SharedStore | None:
-        """Return what workers are told; None has them hand back what they compute."""
+        """Return the workers' store; None makes them return what they compute."""
         if store is None or store.path is None or not store.file.writable:
             return None
         return cls(store.path, identity(store.path), machine())

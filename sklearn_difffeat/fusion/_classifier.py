@@ -53,23 +53,24 @@ class FusionClassifier(
 ):
     """Logistic classifier on the sum of one linear projection per modality.
 
-    Every column is standardised, every modality is projected linearly, the
-    projections are added, and one logistic head per label reads the sum [1]_. With
-    ``fusion_dim=None`` there is no bottleneck: the fit is the convex problem of one
+    Every column is standardised, every modality is projected linearly, the projections
+    are added, and the sum goes to one logistic classifier per label, its head [1]_.
+    With ``fusion_dim=None`` the fit is the convex problem of one
     :class:`~sklearn.linear_model.LogisticRegression` per label, solved for all labels
-    in the same matrix products. With ``fusion_dim=k`` the labels share k directions
+    in the same matrix products. With ``fusion_dim=k`` the labels share k directions,
     and the L2 penalty on projections and heads is the trace norm of their product.
 
-    The fit is deterministic and does not depend on the row order.
+    The fit is deterministic and does not depend on the order of the rows.
 
     Parameters
     ----------
     modalities : dict of str to slice, list or int, default=None
-        Columns of each modality: a slice, a list of column names or positions, or
-        the width of modalities that follow one another. None takes the prefix before
-        ``__`` in the column names ("other" where a name has none), else what the
-        transformers of this package noted on their output, "image" and "text", or
-        "text_1", "text_2" where there are several of a kind; else X is one modality.
+        Columns of each modality: a slice, a list of column names or positions, or the
+        width of modalities that follow one another. None takes the prefix before ``__``
+        in the column names ("other" where a name has none). Without such names it takes
+        what the transformers of this package note on their output, "image" and "text",
+        or "text_1", "text_2" where there are several of a kind. Otherwise X is one
+        modality.
     fusion_dim : int, default=None
         Width k of the sum of the projections.
     C : float, default=1.0
@@ -79,23 +80,23 @@ class FusionClassifier(
         Weights of the classes. For indicator y the classes of a label are 0 and 1,
         "balanced" is taken label by label, and a list holds one dict per label.
     modality_weights : dict of str to float, default=None
-        Factor on the standardised columns of a modality, 1 where not named. The
-        weights of a modality with factor f are penalised 1/f**2 as strongly: a
-        weak modality beside a strong one wants less than 1, and 0 leaves it out.
+        Factor on the standardised columns of a modality, 1 where not named. The weights
+        of a modality with factor f are penalised 1/f**2 times as strongly. Use less
+        than 1 for a weak modality beside a strong one, and 0 to leave it out.
     standardize : bool, default=True
         Bring each column to mean 0 and variance 1 over the weighted rows that have
-        its modality, so that a few very large channels do not rule the penalty.
+        its modality, so that a few very large channels do not dominate the penalty.
     max_iter : int, default=1000
         Largest number of L-BFGS steps, for the convex and for the factorised fit.
     tol : float, default=1e-8
-        A label is fitted once a step promises to lower its objective by less than
+        A label is finished when a step is expected to lower its objective by less than
         this share; in float32 not below 1.5e-8.
     device : str, default=None
         Torch device of the matrix products of the fit, such as "cuda" or "cpu"; None
-        fits with numpy. The fitted model is numpy's either way.
+        fits with numpy. The fitted model holds numpy arrays in both cases.
     random_state : int, RandomState instance or None, default=None
-        Used beyond 4,096 columns only, to sketch the principal axes that steer the
-        steps; the optimum does not depend on it.
+        Used only beyond 4,096 columns, to estimate the principal axes that
+        precondition the steps; the optimum does not depend on it.
     verbose : bool, default=False
         Show a progress bar that counts the labels fitted.
 
@@ -104,12 +105,13 @@ class FusionClassifier(
     classes_ : ndarray of shape (n_classes,)
         For indicator y the label numbers ``0, ..., n_labels - 1``.
     coef_ : ndarray of shape (n_outputs, n_features)
-        Weights of the raw columns: for rows with every modality the decision is
+        Weights of the columns of X: for rows with every modality the decision is
         ``X @ coef_.T + intercept_``. n_outputs is 1 for binary y, else the number of
         classes or labels.
     intercept_ : ndarray of shape (n_outputs,)
+        Intercepts of the decision.
     centered_intercept_ : ndarray of shape (n_outputs,)
-        Decision for a row that has no modality, or the mean of every column.
+        Decision for a row that has no modality, or has the mean in every column.
     projections_ : dict of str to ndarray of shape (d_m, k)
         Projection of each modality's standardised columns; k is n_outputs without
         `fusion_dim`.
@@ -118,35 +120,37 @@ class FusionClassifier(
     modalities_ : dict of str to slice or ndarray of int
         Columns of each modality.
     mean_, scale_ : ndarray of shape (n_features,), float64
-        What is subtracted from a column, and what it is then divided by: its
-        standard deviation over the weight of its modality, infinite at weight 0.
+        Subtracted from a column, and divisor of the result: the standard deviation
+        divided by the weight of the modality, infinite at weight 0.
     n_iter_ : int
+        L-BFGS steps of the label that took most, and of the factorised fit.
     n_features_in_ : int
+        Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
         Only when X has string column names.
 
     Notes
     -----
-    A row whose columns of one modality are all NaN does not have that modality: it
-    contributes nothing there, in fit and in prediction.
+    A row whose columns of one modality are all NaN does not have that modality. The
+    modality then adds nothing to its decision, in fit and in prediction.
 
     ``predict`` calls a label present where its probability is at least 0.5.
     :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
 
     A label that is constant in y is predicted constant, with the probability that
-    half a row of the other kind would leave.
+    results from half a row of the other kind.
 
-    An entry of an indicator y that is NaN is not known: it is left out of the loss and
-    of the balanced weights of its label, whose weights are those of a
-    LogisticRegression on the rows that know it. Columns are standardised over all
-    rows. A label that no row knows is predicted absent, with a probability of a half.
-    scikit-learn's own checks of y do not take NaN: a search over such rows needs a
+    NaN in an indicator y means that the entry is not known. It is left out of the loss
+    and of the balanced weights of its label, so that each label gets the weights of a
+    LogisticRegression on the rows where it is known. Columns are standardised over all
+    rows. A label that is nowhere known is predicted absent, with a probability of 0.5.
+    scikit-learn's own checks of y do not accept NaN: a search over such rows needs a
     splitter, such as ``cv=KFold(5)``, and no scorer but that of ``score``.
 
-    The problem with `fusion_dim` starts from the directions in which the solution
-    without it keeps most of its logits. A narrow one is not convex: no step is uphill,
-    but another start may end lower. Beyond ``min(n_features, n_outputs)`` more
-    `fusion_dim` adds columns of zeros.
+    The fit with `fusion_dim` starts from the directions in which the solution without
+    it keeps most of its logits. With a small `fusion_dim` the problem is not convex:
+    the objective never rises, but another start may end lower. A `fusion_dim` above
+    ``min(n_features, n_outputs)`` only adds columns of zeros.
 
     References
     ----------
@@ -220,9 +224,9 @@ class FusionClassifier(
             X is fitted as the dense one: its standardised copy is dense.
         y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_labels)
             Classes, or an indicator matrix of 0 and 1. In a dense one, NaN (None,
-            pandas.NA) is a label of which a row does not know.
+            pandas.NA) means that it is not known whether the row has the label.
         sample_weight : array-like of shape (n_samples,), default=None
-            A weight of 2 is the row twice, a weight of 0 is the row left out.
+            A weight of 2 counts a row twice, a weight of 0 leaves it out.
 
         Returns
         -------
@@ -232,8 +236,8 @@ class FusionClassifier(
         Raises
         ------
         ValueError
-            If modalities do not share out the columns of X, if a row has some but not
-            all columns of a modality or infinity, or if y is not a classification
+            If modalities do not cover each column of X once, if a row has infinity or
+            has some but not all columns of a modality, or if y is not a classification
             target.
         MemoryError
             If the dense copy of a sparse X is larger than the machine's memory.
@@ -393,8 +397,8 @@ class FusionClassifier(
         Raises
         ------
         ValueError
-            If X has other columns or modalities than in fit, infinity, or in a row
-            some but not all columns of a modality. So do all methods that take X.
+            If X has other columns or modalities than in fit, or infinity, or a row has
+            some but not all columns of a modality. All methods that take X raise it.
 
         Examples
         --------
@@ -493,9 +497,9 @@ class FusionClassifier(
         Returns
         -------
         float
-            As of any classifier in scikit-learn; NaN where y knows nothing. For many
-            labels it is near 0: choose by mean average precision, as
-            :class:`FusionClassifierCV` does.
+            As for any classifier in scikit-learn; NaN where nothing in y is known. With
+            many labels it is near 0: compare models by mean average precision instead,
+            as :class:`FusionClassifierCV` does.
 
         Examples
         --------
@@ -535,7 +539,7 @@ class FusionClassifier(
         Returns
         -------
         ndarray of shape (n_samples, k)
-            The logits less their intercepts where `fusion_dim` is None.
+            Without `fusion_dim`, these are the logits minus their intercepts.
 
         Examples
         --------
@@ -546,7 +550,7 @@ class FusionClassifier(
         return self._project(self._validate(X), self._projection())
 
     def modality_contributions(self, X: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Each modality's share of every logit.
+        """Contribution of each modality to every logit.
 
         Parameters
         ----------
@@ -555,8 +559,8 @@ class FusionClassifier(
         Returns
         -------
         dict of str to ndarray of shape (n_samples, n_outputs)
-            Together with ``centered_intercept_`` they add up to the logits. A
-            modality that a row lacks has the share 0.
+            Together with ``centered_intercept_`` they add up to the logits. A modality
+            that a row lacks contributes 0.
 
         Examples
         --------
@@ -571,7 +575,7 @@ class FusionClassifier(
         data = self._validate(X)
         if not self._declared:
             warnings.warn(
-                "X came to fit without modalities, so all columns are one; pass "
+                "X had no modalities in fit, so all columns are one modality; pass "
                 "modalities= or build the model with make_fusion_pipeline.",
                 stacklevel=2,
             )

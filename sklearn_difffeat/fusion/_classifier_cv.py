@@ -56,31 +56,32 @@ _LOWER = (0.3, 0.1, 0.0)
 
 
 class FusionClassifierCV(FusionClassifier):
-    """FusionClassifier that chooses C and the modalities' weights by folds.
+    """FusionClassifier with C and the modalities' weights chosen by cross-validation.
 
-    What :class:`~sklearn.linear_model.LogisticRegressionCV` is to LogisticRegression.
-    A weak modality beside a strong one makes the fused model worse than the strong one
-    alone; its weight, down to 0, is chosen together with C. All candidates of a fold
-    share one Gram matrix, candidates of the same weights one eigendecomposition of it,
-    and each C starts from the solution of the next lower one.
+    As :class:`~sklearn.linear_model.LogisticRegressionCV` does for LogisticRegression,
+    it chooses its parameters in one fit. A weak modality beside a strong one can make
+    the fused model worse than the strong one alone, so its weight, down to 0, is chosen
+    together with C. All candidates of a fold share one Gram matrix, candidates with the
+    same weights share its eigendecomposition, and each C starts from the solution of
+    the next lower one.
 
     Parameters
     ----------
     Cs : int or array-like of float, default=(0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
         Values of C to choose from; a number n means n values from 1e-4 to 1e4, evenly
-        spaced in their logarithms.
+        spaced on a logarithmic scale.
     modality_weights : "auto", dict or list of dict, default="auto"
         Weights to choose from, as in FusionClassifier: 1 where a modality is not named,
         and 0 leaves it out. A dict of str to float or list of float stands for all
-        combinations of the values of its modalities, but not for that of zeros alone;
-        a list holds one dict a candidate. "auto" has all modalities alike, and each
-        one, or all others, at a weight of 0.3, 0.1 or 0.
+        combinations of the values of its modalities, except for zeros only. A list
+        holds one dict per candidate. "auto" tries equal weights, and each modality, or
+        all others, at a weight of 0.3, 0.1 or 0.
     cv : int, cross-validation generator or iterable, default=None
         As for :func:`~sklearn.model_selection.check_cv`: five folds, stratified for
         classes, else in the order of the rows.
     scoring : str or callable, default=None
-        None means the mean average precision of ``score``, over what y knows; else a
-        scorer, of higher is better. scikit-learn's own do not take a y with NaN.
+        None means the mean average precision of ``score``, over the known entries of y.
+        For other scorers higher is better; scikit-learn's own do not take a y with NaN.
     n_jobs : int, default=None
         Folds fitted at the same time.
     modalities, fusion_dim, class_weight, standardize, max_iter, tol, device, \
@@ -102,16 +103,16 @@ random_state, verbose
         The candidates along its third axis.
     classes_, coef_, intercept_, centered_intercept_, projections_, heads_, \
 modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
-        Of the fit on all rows, as in :class:`FusionClassifier`.
+        From the fit on all rows, as in :class:`FusionClassifier`.
 
     Notes
     -----
-    The best mean over the folds wins, except that a modality is left out unless it
-    brings more than one standard error of the difference over the folds.
+    The candidate with the best mean over the folds is chosen, but a modality is left
+    out unless it brings more than one standard error of the difference over the folds.
 
     See Also
     --------
-    FusionClassifier : With a C and weights that are given.
+    FusionClassifier : C and weights are given.
 
     Examples
     --------
@@ -327,7 +328,7 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
 def score_labels(
     model: FusionClassifier, X: Any, y: Any, sample_weight: Any = None
 ) -> float:
-    """mAP over what y knows; for classes, of one against the rest."""
+    """mAP over the known entries of y; for classes, of one against the rest."""
     proba, known = model.predict_proba(X), None
     if model._kind == "indicator":
         y, known = split_unknown(y)
@@ -346,7 +347,7 @@ def score_labels(
 
 
 def grid_of_C(Cs: Any) -> Float:
-    """The values of C, of which a number stands for that many."""
+    """The values of C; a number stands for that many of them."""
     if isinstance(Cs, Integral):
         return np.logspace(-4, 4, int(Cs))
     grid = check_array(

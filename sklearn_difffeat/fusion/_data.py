@@ -129,8 +129,8 @@ def absent_modalities(
     if not declared:
         row = int(nan.any(axis=1).argmax())
         raise ValueError(
-            f"Input X contains NaN, first in row {row}; a modality may be absent from "
-            "a row as all NaN once modalities= says which columns it has."
+            f"Input X contains NaN, first in row {row}; pass modalities= if the "
+            "row lacks a modality, all columns of which may then be NaN."
         )
     absent = np.empty((X.shape[0], len(modalities)), dtype=bool)
     for number, (name, columns) in enumerate(modalities.items()):
@@ -191,14 +191,14 @@ def column_weights(
         if name not in modalities:
             raise ValueError(
                 f"modality_weights names {name!r}, but the modalities of X are "
-                f"{list(modalities)}; name one of these, or tell the columns of "
+                f"{list(modalities)}; name one of these, or give the columns of "
                 f"{name!r} by modalities=, by names from set_output(transform="
                 "'pandas'), or by make_fusion_pipeline."
             )
         if not isinstance(weight, Real) or not 0 <= weight < np.inf:
             raise ValueError(
-                f"modality_weights[{name!r}]={weight!r} is not a number from 0; give "
-                "one, where 0 leaves the modality out."
+                f"modality_weights[{name!r}]={weight!r} is not a number of at "
+                "least 0; give one, where 0 leaves the modality out."
             )
         result[modalities[name]] = weight
     if not result.any():

@@ -49,7 +49,7 @@ def warn_of_sparse_stacks(X: Any) -> None:
     """Warn where a sparse X without modalities looks like dense features beside others.
 
     scikit-learn stacks a sparse matrix and the arrays of this package's transformers
-    to a sparse matrix, which cannot tell the modalities.
+    to a sparse matrix, which does not carry the modalities.
     """
     if not sparse.issparse(X):
         return

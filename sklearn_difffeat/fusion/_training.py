@@ -96,7 +96,7 @@ class TrainingRows:
             warnings.warn(
                 f"{unheard.sum()} of the {len(varied)} labels are known for no row of "
                 f"y, the first is label {unheard.argmax()}; they are predicted absent, "
-                "with a probability of a half.",
+                "with a probability of 0.5.",
                 stacklevel=5,
             )
         return varied, logits

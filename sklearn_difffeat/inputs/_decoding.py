@@ -1,4 +1,4 @@
-"""One image cell, whatever its kind and mode, to a square RGB array."""
+"""One image cell, of any kind and mode, to a square RGB array."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decode_image(content: Any, shown: str, size: int) -> np.ndarray:
 
 
 def decode_seen(content: Any, shown: str, size: int) -> tuple[np.ndarray, bool]:
-    """Decode a picture, and tell whether its range of values makes it black.
+    """Decode a picture, and say whether its range of values makes it black.
 
     A picture is called black by its range when it is not all zero, yet has no pixel
     above 1 of 255 (a mask of 0 and 1), or above 16 of 255 where its values have more

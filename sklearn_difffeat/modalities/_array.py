@@ -1,4 +1,4 @@
-"""A feature matrix that knows which of its columns belong to which modality."""
+"""A feature matrix that carries which columns belong to which modality."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def resolve_modalities(
     Raises
     ------
     ValueError
-        If the modalities do not share out all columns, each to one.
+        If a column is in no modality or in several.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def _warn_of_lost_modalities(names: Sequence[str]) -> None:
         if len(found) > 1:
             warnings.warn(
                 f"All columns of X start with {prefixes[0]!r} and are one modality; to "
-                f"fuse {found[0]!r}, {found[1]!r} and whatever else follows, pass "
+                f"fuse {found[0]!r}, {found[1]!r} and any others, pass "
                 "modalities=.",
                 stacklevel=6,
             )
@@ -129,7 +129,7 @@ def _warn_of_lost_modalities(names: Sequence[str]) -> None:
     if n_repeated:
         warnings.warn(
             f"{n_repeated} columns of X come from several transformers, such as "
-            f"{names[0]!r}, and nothing before the name says from which, so all "
+            f"{names[0]!r}, and no prefix says from which, so all "
             "columns are one modality; pass modalities= to fuse them.",
             stacklevel=6,
         )

@@ -87,8 +87,9 @@ Trying the package out, tests, teaching, and where nothing larger can be had.
 
 ## Not good for
 
-Generating pictures: there is no decoder. What the features know of objects is first of
-all EfficientNet-Lite0's: compare with block 0 before you credit the diffusion model.
+Generating pictures: there is no decoder. Most of what the features encode of objects
+comes from EfficientNet-Lite0: compare with block 0 to see what the diffusion model
+adds.
 
 ## Licence
 

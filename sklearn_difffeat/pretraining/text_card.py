@@ -35,7 +35,7 @@ tags: [diffusion, feature-extraction]
 # mdlm-tiny
 
 A small masked diffusion language model: all-MiniLM-L6-v2, a sentence encoder, trained
-on over all masking rates. `BertForMaskedLM`, {num_hidden_layers} blocks of width
+further at all masking rates. `BertForMaskedLM`, {num_hidden_layers} blocks of width
 {hidden_size}, {max_position_embeddings} positions, lower-case WordPiece tokenizer of
 {vocab_size:,} pieces. It ships with `sklearn_difffeat` so that the package works
 without network or GPU.
@@ -72,8 +72,9 @@ Features of short English texts, trying the package out, tests, teaching.
 
 ## Not good for
 
-Generating text, other languages, long documents, dialogue. What the features know of
-meaning is first of all MiniLM's: compare with it before you credit diffusion.
+Generating text, other languages, long documents, dialogue. Most of what the
+features encode of meaning comes from MiniLM: compare with it to see what diffusion
+adds.
 
 ## Licence
 

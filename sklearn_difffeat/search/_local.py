@@ -18,32 +18,32 @@ from sklearn_difffeat.search._walk import Point, Walk
 
 
 class LocalSearchCV(BaseSearchCV):
-    """Cross-validated search that walks from the paper's prior to a local best.
+    """Cross-validated search that walks to a local best instead of trying a full grid.
 
     Diff-Feat [1]_ finds the pair of (block, timestep) of the image and of the text by a
-    heuristic local search and tells no steps of it; the rules of this walk are our own.
-    The parameters of each estimator in ``param_space`` are climbed by themselves, then
-    all together, by steps along ordered values that shrink from a quarter of an axis
-    to one. No candidate is tried twice.
+    heuristic local search, whose steps it does not describe; the rules of this search
+    are our own. It starts where the paper found the best features. The parameters of
+    each estimator in ``param_space`` are improved first, then all together, by steps
+    along ordered values that shrink from a quarter of an axis to one value. No
+    candidate is tried twice.
 
     With a ``cache`` a new timestep costs a pass of all rows through the model, and a
-    block at a timestep already visited costs none. So all blocks worth a try are tried
-    at a timestep before the next timestep is paid for, and timesteps are paid for one
-    at a time, in the direction of less noise first, only while the score rises.
+    block at a timestep already visited costs none. So the search tries blocks before
+    timesteps, and new timesteps one at a time, less noise first, only while the score
+    rises.
 
     Parameters
     ----------
     estimator : estimator
-        Any scikit-learn estimator; it need not have to do with diffusion.
+        Any scikit-learn estimator; it need not use diffusion features.
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
-        Parameter names and their values, in an order in which neighbours are alike;
-        numbers have to rise or fall. Values are in the parameter's own unit, timesteps
-        in those of the training schedule.
+        Parameter names and their values, ordered so that neighbours are alike; numbers
+        have to rise or fall. Timesteps are those of the training schedule.
     start : dict of str to value, default=None
-        Where to start, for all parameters or some. None is the paper's prior: the
-        middle value for block and timestep of an image; the deepest block and the
-        smallest timestep for a text; the middle for every other parameter. Of two
-        middles it is the first.
+        Where to start, for all parameters or some. None starts where the paper found
+        the best features: the middle value for block and timestep of an image; the
+        deepest block and the smallest timestep for a text; the middle for every other
+        parameter. Of two middle values the first is taken.
     scoring : str, callable, list, tuple or dict, default=None
         As for :class:`~sklearn.model_selection.GridSearchCV`. With several metrics the
         walk follows the one that ``refit`` names, else the first.
@@ -51,39 +51,39 @@ class LocalSearchCV(BaseSearchCV):
         As for GridSearchCV; all candidates get the same splits, also of a splitter
         that shuffles without a seed.
     max_candidates : int, default=None
-        Most candidates to evaluate; None lets the walk end by itself.
+        Largest number of candidates; None searches until no step improves the score.
     max_passes : int, default=None
-        Most passes to pay for, as ``n_passes_`` counts them; from then on the walk
-        stays on those it has. The start is evaluated whatever it costs.
+        Largest number of passes, as ``n_passes_`` counts them. After that the search
+        only uses what was computed. The start is always evaluated.
     n_jobs : int, default=None
-        joblib jobs over the fits of a batch; the neighbours of a point are one batch.
+        joblib jobs over the fits of a batch; a batch is the neighbours of a point.
     refit : bool, str or callable, default=True
         As for GridSearchCV.
     verbose : int, default=0
-        From 1 on, tell each batch and each move; from 2 on, as GridSearchCV.
+        From 1 on, print each batch and each move; from 2 on, as GridSearchCV.
     pre_dispatch : int or str, default="2*n_jobs"
         As for GridSearchCV.
     error_score : "raise" or float, default=nan
         Score of a fit that fails; NaN is worse than any other score. A FitFailedWarning
-        tells how many fits failed in the whole search; "raise" raises the first error.
+        counts the failed fits of the whole search; "raise" raises the first error.
     return_train_score : bool, default=False
         Whether ``cv_results_`` has training scores.
     n_restarts : int, default=0
-        Further walks, each from a random point far from all points tried: the way out
-        where the surface has several peaks.
+        Further searches, each from a random point far from all points tried. They help
+        where the scores have several peaks.
     random_state : int or RandomState, default=None
-        Draws the points to restart from.
+        Seeds the points to restart from.
 
     Attributes
     ----------
     n_candidates_ : int
         Candidates evaluated.
     n_passes_ : int
-        Settings that cost a pass (timesteps, and whatever else is searched that changes
-        the stored features), counted for each transformer and added; 0 where the space
-        leads to no transformer.
+        Number of settings that cost a pass (timesteps, and all else in the space that
+        changes the stored features), counted for each transformer and added; 0 where no
+        parameter belongs to a transformer.
     path_ : list of dict
-        Where the walk went, each with ``params``, ``score``, ``index`` in
+        The way of the search: for each place ``params``, ``score``, ``index`` in
         ``cv_results_`` and ``stage``: "start", the path of an estimator ("walk" for the
         searched one itself), "joint" or "restart 1" and so on.
     cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \

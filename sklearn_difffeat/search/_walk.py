@@ -38,7 +38,7 @@ class Walk:
     on_move : callable
         Told of each point that the walk goes to, and of the stage it is in.
     max_passes : int or None
-        Most passes to pay for; the start is tried whatever it costs.
+        Largest number of passes; the start is always tried.
 
     Attributes
     ----------

@@ -172,7 +172,7 @@ class StoreFile:
             raise said from error
 
     def close(self) -> None:
-        """Write the log into the file and let go of it."""
+        """Write the log into the file and close it."""
         with self.lock:
             if _open.get(self.path) is self:
                 del _open[self.path]
@@ -184,7 +184,7 @@ def deleted(path: str) -> FileNotFoundError:
     return FileNotFoundError(
         errno.ENOENT,
         f"cache={path!r} was deleted or replaced while it was in use; call again, and "
-        "what is missing will be computed anew",
+        "what is missing will be computed again",
     )
 
 
@@ -215,7 +215,7 @@ def _explained(error: sqlite3.Error, name: str) -> OSError | ValueError | None:
     if any(words in text for words in ("not a database", "malformed", "no such")):
         return ValueError(
             f"{said}; the file is no feature store or is damaged: move it away and its "
-            "features will be computed anew."
+            "features will be computed again."
         )
     return None
 

@@ -22,7 +22,7 @@ BATCH_BYTES = 32 * 2**20
 def merge_into(
     target: StoredRows, path: str | None, progress: Callable[..., tqdm]
 ) -> None:
-    """Bring over every row of a store that another does not know as deep.
+    """Copy every row of a store that another lacks, or has with fewer blocks.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def merge_into(
                 put_all(target, _missing(source, target, one, bar.update), bar.update)
     if n_claimed := sum(count for process, count in claims if is_running(process)):
         warnings.warn(
-            f"{file.name} is being filled: {n_claimed} passes of rows are still to "
-            "come. Merge it again once the process that fills it is done.",
+            f"{file.name} is being filled: {n_claimed} passes of rows are not "
+            "finished. Merge it again when the process that fills it is done.",
             UserWarning,
             stacklevel=3,
         )
@@ -57,7 +57,7 @@ def merge_into(
 def put_all(
     target: StoredRows, chunks: Iterable[Chunk], on_done: Callable[[int], object]
 ) -> None:
-    """Keep chunks, as many at a time as make a transaction worth its while."""
+    """Store chunks, many of them in one transaction."""
     with target.file.reading() as tables:
         bound = tables.setting("max_size")
     # In a bounded store each chunk makes room for itself.
@@ -98,7 +98,7 @@ def _opened(path: str | None) -> Iterator[StoreFile]:
 def _missing(
     source: StoredRows, target: StoredRows, one: Pass, on_done: Callable[[int], object]
 ) -> Iterator[Chunk]:
-    """Yield the rows of a pass that another store lacks; tell how many it has."""
+    """Yield the rows of a pass that another store lacks, and count those it has."""
     for deepest, digests, places, truncated in source.levels(one):
         known, _ = target.find(one, digests, deepest)
         new = np.flatnonzero(known < 0)

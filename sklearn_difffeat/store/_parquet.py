@@ -198,7 +198,7 @@ def _read(path: Path) -> Iterator[Chunk]:
                 first += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read as Parquet ({error}); write it anew."
+            f"{path} cannot be read as Parquet ({error}); write it again."
         ) from error
 
 
@@ -261,7 +261,7 @@ def _space(text: Any, where: str) -> str:
         return StoredRows.space(json.loads(text) | {"kind": "features"})
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{where}: settings {text!r} are none; keep the column as it was written."
+            f"{where}: settings {text!r} are not valid; keep the column as written."
         ) from error
 
 

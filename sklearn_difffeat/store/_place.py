@@ -33,7 +33,7 @@ def whole(path: str | os.PathLike[str] | None) -> str | None:
 
 
 def identity(path: str) -> Identity | None:
-    """Return what tells a file from others of the same name; None if there is none."""
+    """Return the identity of a file; None if there is none."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

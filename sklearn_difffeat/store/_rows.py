@@ -1,4 +1,4 @@
-"""A store at work: which rows it knows, what they are, and how new ones get in."""
+"""A store in use: which rows it has, their features, and how rows are added."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class StoredRows:
                     raise ValueError(
                         f"{file.name} is damaged (chunk {chunk}, block {block}); "
                         "move the file away or clear the store, and its features "
-                        "will be computed anew."
+                        "will be computed again."
                     )
                 file.verified.add(place)
                 values[block] = np.frombuffer(content, dtype).reshape(-1, width)

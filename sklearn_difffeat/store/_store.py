@@ -1,4 +1,4 @@
-"""The feature store: what a pass gave for a row, kept for every later question."""
+"""The feature store: features of rows, stored for later calls."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 class FeatureStore:
     """Features that were computed, kept in a file or in memory.
 
-    ``cache=`` of the transformers names a store; this class looks into it. A row is
-    found by its content (a file's bytes, the pixels, or the text) together with the
-    backbone's fingerprint, input size, seed, precision and pooling. A pass is kept
-    with all the blocks that it went through, each in half precision unless its values
-    need more. Several processes and threads may read and fill one store at a time; a
-    process that is killed leaves it whole.
+    ``cache=`` of the transformers names a store; this class shows what is in it, limits
+    it and empties it. A row is found by its content (a file's bytes, the pixels, or the
+    text) together with the backbone's fingerprint, input size, seed, precision and
+    pooling. A pass is stored with all the blocks that it went through, each in half
+    precision unless its values need more. Several processes and threads may read and
+    fill one store at the same time. A process that is killed does not damage it.
 
     Parameters
     ----------
     path : str or path, default=None
-        File, made if there is none; None is the store in this process's memory, which
-        ``cache=True`` uses.
+        File, created if there is none. None is the store in this process's memory,
+        which ``cache=True`` uses.
     max_size : int, default=None
-        Bytes that the store may take; the oldest features give way to new ones. The
-        bound is part of the store: it holds for every process, until another is set.
-        None leaves it as it is, 0 lifts it.
+        Largest size in bytes; the oldest features are removed for new ones. The limit
+        is part of the store: it holds for every process, until another is set. None
+        leaves it unchanged, 0 removes it.
 
     Raises
     ------
@@ -51,13 +51,13 @@ class FeatureStore:
         When the file cannot be made, or ``max_size`` is given and it cannot be written.
     FileNotFoundError
         When its folder does not exist; from a transformer, also when the file was
-        deleted or replaced in the middle of a call. The next call makes it anew.
+        deleted or replaced in the middle of a call. The next call creates it again.
 
     Warns
     -----
     UserWarning
-        Once a process, when the file is there but cannot be written: features in it are
-        used, others are computed but not kept.
+        Once per process, when the file exists but cannot be written: features in it are
+        used, others are computed but not stored.
 
     See Also
     --------
@@ -65,8 +65,8 @@ class FeatureStore:
 
     Notes
     -----
-    The file is an SQLite database in write-ahead mode, so on a disk of this machine:
-    SQLite does not share such a file over a network file system.
+    The file is an SQLite database in write-ahead mode. It has to be on a disk of this
+    machine, because SQLite does not share such a file over a network file system.
 
     Examples
     --------
@@ -106,18 +106,18 @@ class FeatureStore:
 
     @property
     def max_size(self) -> int | None:
-        """Bytes that the store may take; None where there is no bound."""
+        """Largest size in bytes; None where there is no limit."""
         with open_file(self._path).reading() as tables:
             return tables.setting("max_size")
 
     @property
     def size(self) -> int:
-        """Bytes that the features take, with the store's own tables."""
+        """Size in bytes of the features and the store's own tables."""
         with open_file(self._path).reading() as tables:
             return tables.used()
 
     def describe(self) -> pd.DataFrame:
-        """Tell what is kept: one row for each backbone, setting and pass.
+        """Describe what is stored: one row for each backbone, setting and pass.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class FeatureStore:
         return pd.DataFrame(rows, columns=["kind", "backbone", "settings", *names])
 
     def clear(self) -> None:
-        """Forget every feature and give the space back."""
+        """Remove every feature and free the disk space."""
         file = open_file(self._path)
         with file.transaction() as tables:
             tables.clear()
@@ -147,11 +147,11 @@ class FeatureStore:
             tables.shrink()
 
     def close(self) -> None:
-        """Let go of the file, which is complete then and may be copied or moved.
+        """Close the file, which is complete then and may be copied or moved.
 
-        Before that, what was written last lies in a file beside it, ``...-wal``, as
-        long as any process has the store open. The next use opens it again; the store
-        in memory has no file, and is left alone.
+        Until then, what was written last is in a file beside it, ``...-wal``, as long
+        as any process has the store open. The next use opens the store again. The store
+        in memory has no file, and stays as it is.
         """
         if self._path is not None:
             close_file(self._path)
@@ -159,11 +159,11 @@ class FeatureStore:
     def merge(
         self, *others: str | os.PathLike[str] | FeatureStore, verbose: bool = False
     ) -> FeatureStore:
-        """Bring over what other stores hold, as from the workers of a cluster.
+        """Copy what other stores hold into this one, as from the workers of a cluster.
 
-        A row that this store knows as deep costs nothing, so that a merge which was cut
-        off goes on when it is called again. The other stores are only read, and may be
-        deleted afterwards.
+        Rows that this store already has at the same blocks cost nothing, so a merge
+        that was interrupted continues when it is called again. The other stores are
+        only read, and may be deleted afterwards.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class FeatureStore:
         Raises
         ------
         FileNotFoundError
-            When one of them is not there; those before it were merged.
+            When one of them does not exist; those before it were merged.
         PermissionError
             When this store cannot be written.
         ValueError
@@ -187,8 +187,8 @@ class FeatureStore:
         Warns
         -----
         UserWarning
-            When a store is being filled by a process of this machine: what it has
-            finished is merged.
+            When a process of this machine is still filling a store: what is finished is
+            merged.
 
         Examples
         --------
@@ -211,7 +211,7 @@ class FeatureStore:
         return self
 
     def to_parquet(self, path: str | os.PathLike[str]) -> list[Path]:
-        """Write all features as Parquet, for a data lake; latents are left out.
+        """Write all features as Parquet, for other programs; latents are left out.
 
         Parameters
         ----------
@@ -239,7 +239,7 @@ class FeatureStore:
         -----
         ``hashlib.blake2b(content, digest_size=16).digest()`` is the digest of a row
         given as a path (``content`` are the file's bytes), as bytes, or as a text (its
-        UTF-8 bytes): that joins the rows to tables of yours.
+        UTF-8 bytes). Use it to join the rows to your own tables.
 
         Examples
         --------
@@ -276,8 +276,8 @@ class FeatureStore:
         source : str or path
             A file, or a folder of them.
         path : str or path, default=None
-            The store, made if there is none; None is the store in memory. What it holds
-            stays.
+            The store, created if there is none; None is the store in memory. What it
+            holds already is kept.
         verbose : bool, default=False
             Show a progress bar.
 

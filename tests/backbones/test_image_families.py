@@ -130,7 +130,7 @@ def loaded(folder, dtype=torch.float32):
 
 def test_the_documentation_shows_the_code_of_a_family():
     root = Path(sklearn_difffeat.__file__).parent
-    page = (root.parent / "docs" / "image_families.md").read_text("utf-8")
+    page = (root.parent / "docs" / "contributing.md").read_text("utf-8")
     code = re.search(r"^```python\n(.*?)^```", page, re.M | re.S)[1]
     assert code == (root / "backbones" / "auraflow.py").read_text("utf-8")
     assert '    "AuraFlowTransformer2DModel": ("auraflow", "AuraFlowBackbone"),' in page

@@ -180,7 +180,7 @@ def test_labels_of_another_data_set_are_refused(root):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ('{"images": [{"id"', "is no whole JSON file"),
+        ('{"images": [{"id"', "is incomplete JSON"),
         ("[]", "holds a list where"),
         ('{"images": []}', "has no 'annotations'"),
     ],

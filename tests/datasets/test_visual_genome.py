@@ -52,7 +52,9 @@ def test_descriptions_are_read_in_parts_of_any_size(root, monkeypatch):
 def test_damaged_descriptions_are_named(root, end):
     path = root / "region_descriptions.json"
     path.write_text(path.read_text()[:end])
-    with pytest.raises(ValueError, match=r"region_descriptions\.json is no whole JSON"):
+    with pytest.raises(
+        ValueError, match=r"region_descriptions\.json is incomplete JSON"
+    ):
         load_vg500(root)
 
 

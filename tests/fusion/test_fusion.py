@@ -190,7 +190,7 @@ def test_importing_the_module_does_not_import_torch():
 def test_asking_for_shares_without_modalities_warns():
     X, Y = make_multilabel()
     model = FusionClassifier().fit(X, Y)
-    with pytest.warns(UserWarning, match="came to fit without modalities"):
+    with pytest.warns(UserWarning, match="had no modalities in fit"):
         model.modality_contributions(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -97,8 +97,8 @@ def test_modality_weight_scales_the_columns_that_the_penalty_sees(standardize):
     ("weights", "message"),
     [
         ({"sound": 1.0}, "names 'sound', but the modalities of X are"),
-        ({"image": -0.5}, "is not a number from 0"),
-        ({"image": "much"}, "is not a number from 0"),
+        ({"image": -0.5}, "is not a number of at least 0"),
+        ({"image": "much"}, "is not a number of at least 0"),
         ({"image": 0, "text": 0}, "leaves out every modality"),
     ],
 )
