@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import ParameterGrid
 
+from sklearn_difffeat.backbones._readings import KNOWN
+
 # Parameters of a transformer that leave the stored features of a row as they are.
 _WITHOUT_PASS = {"block", "batch_size", "cache", "device", "n_jobs", "verbose"}
 
@@ -32,6 +34,8 @@ class Axis:
     passes_model : bool
         Whether the parameter belongs to a transformer whose rows pass a model, at any
         value.
+    recommended : tuple of int
+        Indices of the values that are recommended for the transformer's backbone.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Axis:
     start: int
     costly: bool
     passes_model: bool
+    recommended: tuple[int, ...] = ()
 
     @property
     def group(self) -> str:
@@ -59,7 +64,9 @@ class Axis:
 
 
 def build_axes(
-    estimator: Any, param_space: Mapping[str, Any], start: Mapping[str, Any] | None
+    estimator: Any,
+    param_space: Mapping[str, Any],
+    start: Mapping[str, Any] | str | None,
 ) -> list[Axis]:
     """Validate a space and find its start.
 
@@ -69,8 +76,9 @@ def build_axes(
         Asked, by its parameters, for the transformers that the names lead to.
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
         Ordered values of each parameter, of any kind or dtype.
-    start : dict of str to value, or None
-        Overrides the prior, for all parameters or some.
+    start : dict of str to value, "auto" or None
+        Overrides the prior, for all parameters or some; "auto" looks up what is
+        recommended for each transformer's backbone.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def build_axes(
     """
     # GridSearchCV's own checks, in its own words.
     ParameterGrid(dict(param_space))
-    start = start or {}
+    is_auto, start = start == "auto", start if isinstance(start, Mapping) else {}
     unknown = sorted(set(start) - set(param_space))
     if unknown:
         raise ValueError(
@@ -113,7 +121,8 @@ def build_axes(
                 f"{list(values)}; start from one of them."
             )
         costly = passes and leaf not in _WITHOUT_PASS
-        axes.append(Axis(name, tuple(values), index, costly, passes))
+        found = _recommended(parts.get(owner), leaf, values) if is_auto else ()
+        axes.append(Axis(name, tuple(values), index, costly, passes, found))
     return axes
 
 
@@ -125,6 +134,22 @@ def _prior(leaf: str, modality: str | None, values: Sequence[Any]) -> int | None
     if modality == "text" and leaf == "timestep":
         return min(places, key=lambda i: values[i]) if _are_numbers(values) else 0
     return (len(values) - 1) // 2
+
+
+def _recommended(part: Any, leaf: str, values: Sequence[Any]) -> tuple[int, ...]:
+    """Indices of what is recommended for a transformer's backbone; none if unknown."""
+    backbone = getattr(part, "backbone", None)
+    reading = KNOWN.get(backbone) if isinstance(backbone, str) else None
+    if reading is None or leaf not in ("block", "timestep", "pooling", "norm"):
+        return ()
+    wanted = getattr(reading, leaf)
+    several = wanted if isinstance(wanted, list) else []
+    found = [_index_of(values, value) for value in (wanted, *several)]
+    if leaf == "timestep" and _are_numbers(values):
+        # Timesteps are alike: the nearest one stands for it.
+        distances = [abs(value - wanted) for value in values]
+        found = [int(np.argmin(distances))]
+    return tuple(index for index in found if index is not None)
 
 
 def _depth(block: Any, index: int) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_difffeat.search._axes import build_axes
 from sklearn_difffeat.search._judge import Judge
@@ -39,11 +39,14 @@ class LocalSearchCV(BaseSearchCV):
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
         Parameter names and their values, ordered so that neighbours are alike; numbers
         have to rise or fall. Timesteps are those of the training schedule.
-    start : dict of str to value, default=None
+    start : dict of str to value, "auto" or None, default=None
         Where to start, for all parameters or some. None starts where the paper found
         the best features: the middle value for block and timestep of an image; the
         deepest block and the smallest timestep for a text; the middle for every other
-        parameter. Of two middle values the first is taken.
+        parameter. Of two middle values the first is taken. "auto" starts there as well
+        and then tries, for each transformer whose backbone has a published reading
+        (:func:`~sklearn_difffeat.describe_backbone` shows it), those of its blocks that
+        are among the values, at the nearest timestep; the walk goes on from the best.
     scoring : str, callable, list, tuple or dict, default=None
         As for :class:`~sklearn.model_selection.GridSearchCV`. With several metrics the
         walk follows the one that ``refit`` names, else the first.
@@ -122,7 +125,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseSearchCV._parameter_constraints,
         "param_space": [dict],
-        "start": [dict, None],
+        "start": [dict, StrOptions({"auto"}), None],
         "max_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "max_passes": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "n_restarts": [Interval(numbers.Integral, 0, None, closed="left")],
@@ -134,7 +137,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         estimator: Any,
         param_space: Mapping[str, Sequence[Any]],
         *,
-        start: Mapping[str, Any] | None = None,
+        start: Mapping[str, Any] | str | None = None,
         scoring: Any = None,
         cv: Any = None,
         max_candidates: int | None = None,

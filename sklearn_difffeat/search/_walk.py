@@ -82,12 +82,21 @@ class Walk:
         self._on_move(point, name)
         for group in dict.fromkeys(axis.group for axis in self.axes):
             self._stage = group or "walk"
+            point = self._better(point, self._recommended(point, group))
             steps = {n: a.step for n, a in enumerate(self.axes) if a.group == group}
             point = self._climb_free(point, self._free(steps))
             point = self._climb_costly(point, self._costly(steps))
         self._stage = "joint"
         joint = {n: max(1, axis.step // 2) for n, axis in enumerate(self.axes)}
         self._climb(point, joint, self._step_jointly)
+
+    def _recommended(self, point: Point, group: str) -> list[Point]:
+        """What is recommended for a group, the other axes left where they are."""
+        choices = [
+            axis.recommended if axis.group == group and axis.recommended else (index,)
+            for axis, index in zip(self.axes, point, strict=True)
+        ]
+        return [there for there in product(*choices) if self._is_affordable(there)]
 
     def _climb(
         self, point: Point, steps: Steps, advance: Callable[[Point, Steps], Point]

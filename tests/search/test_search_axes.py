@@ -1,14 +1,21 @@
 """Where a search starts on each axis, and which values make an axis."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.surfaces import Surface, X, fused
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
-from sklearn_difffeat import LocalSearchCV
-from sklearn_difffeat.search._axes import build_axes
+from sklearn_difffeat import (
+    ImageDiffusionFeatureTransformer,
+    LocalSearchCV,
+    TextDiffusionFeatureTransformer,
+)
+from sklearn_difffeat.search._axes import Axis, build_axes
+from sklearn_difffeat.search._walk import Walk
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,59 @@ def test_values_may_be_arrays_dicts_estimators_and_none():
     }
     search = LocalSearchCV(Surface(lambda *point: 0.0), space, cv=2)
     assert search.fit(X).n_candidates_ > 3
+
+
+def hinted(transformer, space, **options):
+    model = Pipeline([("z", transformer), ("head", RidgeClassifier())])
+    space = {f"z__{name}": values for name, values in space.items()}
+    return [
+        [axis.values[index] for index in axis.recommended]
+        for axis in build_axes(model, space, "auto")
+    ]
+
+
+def test_what_is_recommended_for_a_backbone_is_looked_up():
+    image, text = ImageDiffusionFeatureTransformer, TextDiffusionFeatureTransformer
+    space = {"block": [0, 1, 2, 3, 4], "timestep": [300, 50]}
+    assert hinted(image(), space) == [[0, 3], [50]]
+    assert hinted(text(), {"block": [0, 2, 6], "C": [1, 2]}) == [[0, 6], []]
+    both = {"block": [[0], [0, 3]], "pooling": ["mean", "max"], "n_jobs": [1, 2]}
+    assert hinted(image(), both) == [[[0, 3]], ["max"], []]
+    dit = image(backbone="facebook/DiT-XL-2-256")
+    assert hinted(dit, {"block": [8, 12, 16], "timestep": [0, 100]}) == [[12], [100]]
+    assert hinted(dit, {"block": [8, 16]}) == [[]]
+    assert hinted(image(backbone="unknown/one"), space) == [[], []]
+    for axis in build_axes(RidgeClassifier(), {"alpha": [1, 2]}, "auto"):
+        assert axis.recommended == ()
+
+
+def test_a_walk_goes_on_from_the_best_of_what_is_recommended():
+    # The middle is a peak of its own; block 0 without noise is higher.
+    heights = {(0, 0): 0.9, (3, 0): 0.2, (2, 1): 0.5}
+    axes = [
+        Axis("z__block", (0, 1, 2, 3, 4), 2, False, True, (0, 3)),
+        Axis("z__timestep", (0, 100, 200), 1, True, True, (0,)),
+    ]
+
+    def climb(axes, **options):
+        moves = []
+        walk = Walk(
+            axes,
+            lambda points: [heights.get(point, 0) for point in points],
+            on_move=lambda *move: moves.append(move),
+            **options,
+        )
+        walk.run(0, None)
+        return walk, moves
+
+    walk, moves = climb(axes)
+    assert moves[:2] == [((2, 1), "start"), ((0, 0), "z")]
+    assert walk.passes == {("z", (1,)), ("z", (0,))}
+    plain = [replace(axis, recommended=()) for axis in axes]
+    walk, moves = climb(plain)
+    assert max(walk.scores.values()) == 0.5
+    # No pass beyond what is allowed, no candidate either.
+    walk, moves = climb(axes, max_passes=1)
+    assert len(walk.passes) == 1
+    walk, moves = climb(axes, max_candidates=2)
+    assert len(walk.scores) == 2
