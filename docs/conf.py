@@ -26,6 +26,8 @@ sphinx_gallery_conf = {
 numpydoc_show_class_members = False
 exclude_patterns = ["_build"]
 html_theme = "furo"
+# The default underlines modules, which hides the underscores in their names.
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 # Links to model cards and the licence lead out of the documentation's folder.
