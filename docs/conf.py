@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 from links import write_inventories
 
 from sklearn_difffeat import __version__
@@ -35,8 +37,30 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "doc_module": ("sklearn_difffeat",),
     "backreferences_dir": "reference/examples",
+    "write_computation_times": False,
 }
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"sklearn_difffeat {release}"
+# The default underlines modules, which hides the underscores in their names.
+pygments_dark_style = "github-dark"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+
+
+def _formula(kind):
+    """Write formulas as MathML, which browsers draw without a script from elsewhere."""
+
+    def visit(translator, node):
+        translator.body.append(convert(node.astext(), display=kind))
+        raise SkipNode
+
+    return visit, None
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", _formula("inline"), _formula("block"))
+
+
+html_math_renderer = "mathml"

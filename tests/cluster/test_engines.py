@@ -5,8 +5,10 @@ Run with the extra ``cluster`` installed; else they are skipped.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
@@ -39,21 +41,31 @@ def run(cells, tmp_path):
     modules = [ENGINES, ROOT / "examples" / "benchmarks", *sys.path]
 
     def run(script, *arguments):
-        found = subprocess.run(
-            [sys.executable, "-W", "ignore", script, *arguments],
-            cwd=tmp_path,
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join(map(str, modules)),
-                "DIFFFEAT_COUNTS": str(tmp_path / "counts.txt"),
-                "RAY_AUTH_MODE": "disabled",
-            },
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-        assert found.returncode == 0, found.stderr[-4000:]
-        return found.stdout
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, modules)),
+            "DIFFFEAT_COUNTS": str(tmp_path / "counts.txt"),
+            "RAY_AUTH_MODE": "disabled",
+        }
+        output, errors = tmp_path / "output.txt", tmp_path / "errors.txt"
+        # Files, not pipes: an engine's own processes may outlive the script, and would
+        # keep a pipe open past the time limit.
+        with output.open("wb") as out, errors.open("wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", script, *arguments],
+                cwd=tmp_path,
+                env=environment,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(SECONDS)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        assert code == 0, errors.read_text("utf-8")[-4000:]
+        return output.read_text("utf-8")
 
     run.cells, run.folder = X, tmp_path
     return run
