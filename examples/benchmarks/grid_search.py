@@ -28,8 +28,8 @@ N_FOLDS = 5
 N_LABELS = 8
 BATCH_SIZE = 32
 C_GRID = [0.03, 0.1, 0.3]
-SMALL = {"block": [4, 6, 8], "timestep": [0, 100]}
-LARGE = {"block": [2, 4, 6, 8], "timestep": [0, 50, 100]}
+SMALL = {"block": [0, 2, 4], "timestep": [0, 100]}
+LARGE = {"block": [0, 1, 2, 4], "timestep": [0, 50, 100]}
 
 
 def load_rows(n_rows):
