@@ -84,8 +84,8 @@ def compare(name, location, n_rows, timesteps, batch_size, device, repeats):
     rows = []
     for block in ("middle", "last"):
         ours = ImageDiffusionFeatureTransformer(
-            location, block=block, timestep=timesteps, batch_size=batch_size,
-            device=device, dtype=dtype,
+            location, block=block, timestep=timesteps, pooling="mean", norm=None,
+            batch_size=batch_size, device=device, dtype=dtype,
         ).fit(pixels[:1])  # fmt: skip
         tasks = {"transform": ours.transform}
         for form, stops in (("all", False), ("stops", True)):
