@@ -20,7 +20,7 @@ from sklearn_difffeat.pretraining.drawings import is_held_back
 # Cells a side; 1 is the mean over all tokens.
 GRIDS = [1, 2, 4]
 C_GRID = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]
-MAX_COLUMNS = 32_768  # of 60,000 pictures, 8 GB
+MAX_COLUMNS = 12_288  # of 60,000 pictures, 3 GB
 # Training pictures that blocks, grid and C are chosen on.
 N_CHOICE = 6_000
 
