@@ -93,7 +93,7 @@ def test_a_text_that_a_tokenizer_can_only_read_as_a_control_token_is_an_error():
     tokenizer = slow_characters(eos_token="s", unk_token=None)
     reader = PlainTextTokenizer(tokenizer, NO_TOKEN)
     assert reader.encode(["a red bird"], 40).real.all()
-    with pytest.raises(ValueError, match=r"contains 's', which .* take it out"):
+    with pytest.raises(ValueError, match=r"contains 's', which .* remove it"):
         reader.encode(["a red house"], 40)
 
 
