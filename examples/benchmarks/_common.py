@@ -36,6 +36,13 @@ def interleaved(tasks, repeats, pick=statistics.median):
     return {name: pick(times) for name, times in seconds.items()}
 
 
+def mean_average_precision(model, X, Y):
+    """Score a model for a search, over the labels that have a positive in this fold."""
+    from sklearn_difffeat import multilabel_report
+
+    return multilabel_report(Y, model.predict_proba(X))["mAP"]
+
+
 def in_fresh_process(function, *arguments):
     """Call a module's function in a new process, which has run nothing before."""
     context = multiprocessing.get_context("spawn")

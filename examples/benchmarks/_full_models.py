@@ -1,5 +1,6 @@
 """Full-size image models with random weights: saved, and run by a loop of diffusers."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +99,7 @@ def flow(latents, noise):
 
 
 @dataclass
-class FullModel:
+class FullModel(ABC):
     """A model of published sizes, and what a user's loop over its pipeline does.
 
     Attributes
@@ -117,12 +118,13 @@ class FullModel:
     vae: dict = field(default_factory=lambda: VAE)
     condition: Any = None
 
+    @abstractmethod
     def save(self, folder):
-        raise NotImplementedError
+        """Write the pipeline, with random weights."""
 
+    @abstractmethod
     def load(self, folder, dtype):
         """Return the pipeline, and encode the empty prompt."""
-        raise NotImplementedError
 
     def module(self, model):
         """Return the module whose output is the block's."""
@@ -136,8 +138,9 @@ class FullModel:
     def add_noise(self, pipeline, latents, noise):
         return flow(latents, noise)
 
+    @abstractmethod
     def call(self, model, latents):
-        raise NotImplementedError
+        """Run the model on noised latents."""
 
     def picture(self, output, n_latents):
         """Return the picture's tokens in what the block returns."""

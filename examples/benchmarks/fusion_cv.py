@@ -21,7 +21,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
 import warnings  # noqa: E402
 
 import numpy as np  # noqa: E402
-from _common import print_table, say  # noqa: E402
+from _common import mean_average_precision, print_table, say  # noqa: E402
 from fusion import make_features  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.model_selection import GridSearchCV, KFold  # noqa: E402
@@ -42,10 +42,6 @@ def timed(task):
     started = time.process_time()
     found = task()
     return time.process_time() - started, found
-
-
-def mean_average_precision(model, X, Y):
-    return multilabel_report(Y, model.predict_proba(X))["mAP"]
 
 
 def make_data(n, widths, n_labels):

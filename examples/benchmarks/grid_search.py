@@ -15,9 +15,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from _common import print_table, say, timed
+from _common import mean_average_precision, print_table, say, timed
 from counting import CountedImageTransformer, counting
-from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
@@ -39,12 +38,6 @@ def load_rows(n_rows):
     rows = np.linspace(0, len(X) - 1, n_rows).astype(int)
     frequent = np.argsort(-Y[rows].sum(axis=0), kind="stable")[:N_LABELS]
     return X["image"].iloc[rows], Y[rows][:, frequent]
-
-
-def mean_average_precision(model, X, Y):
-    """Score the labels that have a positive in this fold."""
-    seen = Y.any(axis=0)
-    return average_precision_score(Y[:, seen], model.predict_proba(X)[:, seen])
 
 
 def search(X, Y, places, *, cache=None, memory=None, n_jobs=1):

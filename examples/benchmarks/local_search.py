@@ -22,8 +22,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from _common import mean_average_precision
 from sklearn.base import BaseEstimator
-from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from sklearn_difffeat import (
@@ -47,11 +47,6 @@ N_SURFACES = 10
 # A label of a single group is constant in one part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
 warnings.filterwarnings("ignore", message=".* texts are longer")
-
-
-def mean_average_precision(model, X, Y):
-    kept = Y.any(axis=0)
-    return average_precision_score(Y[:, kept], model.predict_proba(X)[:, kept])
 
 
 def passes_of(candidates):

@@ -28,8 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _common import print_table, say
-from sklearn.metrics import average_precision_score
+from _common import mean_average_precision, print_table, say
 from sklearn.model_selection import GroupKFold, cross_val_score
 
 from sklearn_difffeat import (
@@ -51,11 +50,6 @@ SIDE = 7
 # A label of a single group is constant in one part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
 warnings.filterwarnings("ignore", message=".* texts are longer")
-
-
-def mean_average_precision(model, X, Y):
-    kept = Y.any(axis=0)
-    return average_precision_score(Y[:, kept], model.predict_proba(X)[:, kept])
 
 
 def high_frequency_ratio(maps):

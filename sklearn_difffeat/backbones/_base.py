@@ -152,7 +152,7 @@ class Backbone(ABC):
 
     def latents_of(self, flat: np.ndarray) -> torch.Tensor:
         """Return clean inputs from how they are kept, (n, values of a row), float32."""
-        raise NotImplementedError("only models with an encoder have latents to keep")
+        raise TypeError("Only models with an encoder have latents to keep.")
 
     def parts(self, inputs: Any) -> list[tuple[torch.Tensor, Any]]:
         """Part clean inputs into what may run together.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +9,14 @@ import torch
 from diffusers import QwenImage21Transformer2DModel
 
 from sklearn_difffeat.backbones._diffusion import Shape
-from sklearn_difffeat.backbones.flux import FluxBackbone
+from sklearn_difffeat.backbones.qwenimage import QwenImageBackbone
 
 # Side in latents of what the sequence has one place for before it is filled with the
 # picture's latents (_IMG_TOKENS_PER_SLOT of diffusers is its square).
 PLACE = 2
 
 
-class QwenImage21Backbone(FluxBackbone):
+class QwenImage21Backbone(QwenImageBackbone):
     """A latent is a token and sides are even; the picture's tokens come last."""
 
     model_class = QwenImage21Transformer2DModel
@@ -28,14 +27,6 @@ class QwenImage21Backbone(FluxBackbone):
     @classmethod
     def shape(cls, config: dict[str, Any]) -> Shape:
         return replace(super().shape(config), step=PLACE, tokens_per_step=PLACE)
-
-    @classmethod
-    def blocks_of(cls, model: Any) -> Sequence[torch.nn.Module]:
-        return [model.img_in, *model.transformer_blocks]
-
-    @classmethod
-    def embed(cls, pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
-        return {"encoder_hidden_states": pipeline.encode_prompt(prompt)[0]}
 
     def told(self, tokens: torch.Tensor, n_words: int) -> dict[str, Any]:
         height, width = tokens.shape[-2:]
