@@ -82,7 +82,9 @@ class Walk:
         self._on_move(point, name)
         for group in dict.fromkeys(axis.group for axis in self.axes):
             self._stage = group or "walk"
-            point = self._better(point, self._recommended(point, group))
+            for there in self._recommended(point, group):
+                if self._is_affordable(there):
+                    point = self._better(point, [there])
             steps = {n: a.step for n, a in enumerate(self.axes) if a.group == group}
             point = self._climb_free(point, self._free(steps))
             point = self._climb_costly(point, self._costly(steps))
@@ -96,7 +98,7 @@ class Walk:
             axis.recommended if axis.group == group and axis.recommended else (index,)
             for axis, index in zip(self.axes, point, strict=True)
         ]
-        return [there for there in product(*choices) if self._is_affordable(there)]
+        return list(product(*choices))
 
     def _climb(
         self, point: Point, steps: Steps, advance: Callable[[Point, Steps], Point]

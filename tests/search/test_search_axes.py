@@ -145,3 +145,7 @@ def test_a_walk_goes_on_from_the_best_of_what_is_recommended():
     assert len(walk.passes) == 1
     walk, moves = climb(axes, max_candidates=2)
     assert len(walk.scores) == 2
+    # Several recommended values that cost a pass each are paid for one by one.
+    axes[1] = replace(axes[1], recommended=(0, 2))
+    walk, moves = climb(axes, max_passes=2)
+    assert walk.passes == {("z", (1,)), ("z", (0,))}
