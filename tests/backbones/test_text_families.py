@@ -48,17 +48,26 @@ NAMES = (
 TEXTS = ["a red apple", "the small bird and the blue boat", "house", "a red boat"]
 
 
+def forget_modules():
+    """Let go of checkpoints' code, whose package remembers the folder it came from."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "transformers_modules":
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def modules_cache(tmp_path_factory):
     """Where transformers puts the code of checkpoints before it imports it."""
     from transformers import dynamic_module_utils
 
     folder = str(tmp_path_factory.mktemp("modules"))
+    forget_modules()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
         patch.syspath_prepend(folder)
         yield
     release_backbones()
+    forget_modules()
 
 
 @pytest.fixture(scope="module")
