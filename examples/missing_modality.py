@@ -12,8 +12,8 @@ time, less afterwards, because ``output/`` keeps the features.
 
 import warnings
 from itertools import product
+from pathlib import Path
 
-import joblib
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
@@ -25,6 +25,7 @@ from sklearn_difffeat import (
 )
 from sklearn_difffeat.datasets import load_openclipart
 
+CACHE = Path("output") / "features.db"
 MODALITIES = ["image", "text"]
 C_GRID = [0.002, 0.005, 0.01, 0.03]
 FUSED_GRID = {
@@ -38,12 +39,11 @@ warnings.filterwarnings("ignore", message=".*labels have no positive in Y_true")
 warnings.filterwarnings("ignore", message=".* texts are longer")
 
 
-@joblib.Memory("output/joblib", verbose=0).cache
-def extract():
+def extract(cells):
     """Features of all items, as they are recommended for the two backbones."""
-    cells = load_openclipart().data
-    image = ImageDiffusionFeatureTransformer()
-    text = TextDiffusionFeatureTransformer()
+    CACHE.parent.mkdir(exist_ok=True)
+    image = ImageDiffusionFeatureTransformer(cache=CACHE)
+    text = TextDiffusionFeatureTransformer(cache=CACHE)
     return (
         np.asarray(image.fit_transform(cells["image"])),
         np.asarray(text.fit_transform(cells["text"])),
@@ -89,7 +89,7 @@ def score(proba, Y):
 
 def main():
     data = load_openclipart()
-    image, text = extract()
+    image, text = extract(data.data)
     X = np.hstack([image, text])
     width = image.shape[1]
     spans = {"image": slice(0, width), "text": slice(width, X.shape[1])}
