@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sklearn_difffeat.datasets._files import (
     first_folder,
     frame_of,
     indicator,
+    one_line,
     paths_of,
     read_json,
     with_texts,
@@ -110,14 +112,16 @@ def load_coco(
     FileNotFoundError
         When a file or folder is missing, naming it and where it is published.
     ValueError
-        When a file is damaged, or of another release than ``year`` says.
+        When a file is damaged, a caption is no text, or a file is of another release
+        than ``year`` says.
 
     Warns
     -----
     UserWarning
-        Once, with the number of images that are listed but not there; and when the
-        file lists about as many images as were published, but another number; less
-        than half of them is an excerpt, as ``DESCR`` says.
+        Once, with the number of images that are listed but not there; with the number
+        of annotations of images that a file does not list; and when the file lists
+        about as many images as were published, but another number; less than half of
+        them is an excerpt, as ``DESCR`` says.
 
     References
     ----------
@@ -146,7 +150,7 @@ def load_coco(
         )
     column = {number: place for place, number in enumerate(ids)}
     labels: dict[int, set[int]] = defaultdict(set)
-    for one in instances["annotations"]:
+    for one in _listed_only(instances, path):
         if one["category_id"] not in column:
             raise ValueError(
                 f"{path} marks category {one['category_id']}, which it does not list; "
@@ -227,6 +231,20 @@ def _annotations(
     return found, path
 
 
+def _listed_only(found: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Return the annotations of images that the file lists; warn of all others."""
+    listed = {one["id"] for one in found["images"]}
+    kept = [one for one in found["annotations"] if one["image_id"] in listed]
+    if n_strays := len(found["annotations"]) - len(kept):
+        warnings.warn(
+            f"{n_strays:,} of {len(found['annotations']):,} annotations of {path} are "
+            "of images that it does not list; they are left out.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return kept
+
+
 def _captions(
     root: Path, subset: str, year: int, images: set[int], labels: Path
 ) -> dict[int, list[str]]:
@@ -239,6 +257,7 @@ def _captions(
         )
     texts: dict[int, list[str]] = defaultdict(list)
     # By their ids: files that were written anew may have another order.
-    for one in sorted(found["annotations"], key=lambda one: one["id"]):
-        texts[one["image_id"]].append(" ".join(str(one["caption"]).split()))
+    for one in sorted(_listed_only(found, path), key=lambda one: one["id"]):
+        number = one["image_id"]
+        texts[number].append(one_line(one["caption"], number, path, WHERE))
     return texts

@@ -102,6 +102,22 @@ def _damaged(path: Path, error: Exception, where: str) -> ValueError:
     return ValueError(f"{path} is incomplete JSON ({error}); get it from {where}.")
 
 
+def one_line(text: Any, image: int, path: Path, where: str) -> str:
+    """Return the text of an image with single blanks and no line ends.
+
+    Raises
+    ------
+    ValueError
+        When it is no text, naming the image.
+    """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{path} has {text!r} where image {image} has a text; get the file from "
+            f"{where}."
+        )
+    return " ".join(text.split())
+
+
 def paths_of(names: Sequence[str], folders: Sequence[Path], where: str) -> np.ndarray:
     """Return the paths of images by their names, None for those that are not there.
 

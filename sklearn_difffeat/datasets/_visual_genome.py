@@ -16,6 +16,7 @@ from sklearn_difffeat.datasets._files import (
     frame_of,
     indicator,
     iter_json_list,
+    one_line,
     paths_of,
     read_json,
     with_texts,
@@ -98,7 +99,8 @@ def load_vg500(
     FileNotFoundError
         When a file or folder is missing, naming it and where it is published.
     ValueError
-        When a file is damaged, or list and labels are of different releases.
+        When a file is damaged, a description is no text, or list and labels are of
+        different releases.
 
     Warns
     -----
@@ -191,6 +193,7 @@ def _region_texts(path: Path, numbers: np.ndarray) -> list[list[str]]:
         # Earlier versions have only "id", and the image's in each region.
         number = image.get("image_id", image.get("id"))
         if number in texts:
-            phrases = (" ".join(str(one["phrase"]).split()) for one in image["regions"])
-            texts[number] = list(dict.fromkeys(phrases))
+            phrases = [one["phrase"] for one in image["regions"]]
+            lines = (one_line(text, number, path, WHERE_IMAGES) for text in phrases)
+            texts[number] = list(dict.fromkeys(lines))
     return [texts[number] for number in numbers.tolist()]

@@ -89,6 +89,27 @@ def test_an_image_without_caption_has_a_missing_text(root):
         assert data.data["text"][data.groups == 101].tolist() == [None]
 
 
+@pytest.mark.parametrize("caption", [None, 3, ["a bird"]])
+def test_a_caption_that_is_no_text_is_named(root, caption):
+    path = root / "annotations" / "captions_train2014.json"
+    edit(path, lambda found: found["annotations"][-7].update(caption=caption))
+    with pytest.raises(ValueError, match=r"captions_train2014\.json has .* image 101"):
+        load_coco(root)
+
+
+@pytest.mark.parametrize("kind", ["instances", "captions"])
+@pytest.mark.parametrize("number", [99, "101"])
+def test_annotations_of_images_that_are_not_listed_are_told(root, kind, number):
+    expected = load_coco(root)
+    more = {"id": 999, "image_id": number, "category_id": 1, "caption": "a stray"}
+    path = root / "annotations" / f"{kind}_train2014.json"
+    edit(path, lambda found: found["annotations"].append(more))
+    with pytest.warns(UserWarning, match=rf"^1 of .* annotations of .*{kind}"):
+        data = load_coco(root)
+    assert data.data.equals(expected.data)
+    assert (data.target == expected.target).all()
+
+
 @pytest.mark.parametrize("under", ["", "images"])
 def test_the_release_of_2017_is_read_in_both_places(tmp_path, counts, under):
     data = load_coco(write_coco(tmp_path, "val", 2017, under=under), "val", 2017)

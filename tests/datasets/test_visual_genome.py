@@ -58,6 +58,13 @@ def test_damaged_descriptions_are_named(root, end):
         load_vg500(root)
 
 
+def test_a_description_that_is_no_text_is_named(root):
+    path = root / "region_descriptions.json"
+    path.write_text(path.read_text().replace('"on the house"', "null", 1))
+    with pytest.raises(ValueError, match=r"descriptions\.json has None where image 1"):
+        load_vg500(root)
+
+
 def test_labels_of_another_release_are_refused(root):
     path = root / "vg_category_500_labels_index.json"
     index = json.loads(path.read_text())
