@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+from helpers.image_dits import dit
 from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -50,30 +50,12 @@ SIZES = {
 
 
 def save_dit(folder, *, legacy=False):
-    """Save what ``facebook/DiT-XL-2-256`` holds, at small widths."""
+    """Save the parts of a small DiT, as they are initialised."""
     torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,
-        num_layers=3,
-        sample_size=4,
-        patch_size=2,
-        num_embeds_ada_norm=1000,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.18215,
-    )
-    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False)
-    transformer.save_pretrained(folder / "transformer", safe_serialization=not legacy)
-    vae.save_pretrained(folder / "vae", safe_serialization=not legacy)
-    scheduler.save_pretrained(folder / "scheduler")
+    parts = dit()
+    for name in ("transformer", "vae"):
+        parts[name].save_pretrained(folder / name, safe_serialization=not legacy)
+    parts["scheduler"].save_pretrained(folder / "scheduler")
     if legacy:
         path = folder / "transformer" / "config.json"
         config = json.loads(path.read_text())
