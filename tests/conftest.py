@@ -1,5 +1,6 @@
 """Small checkpoints in the hub's layout, built once a session, and real cells."""
 
+import functools
 import json
 import os
 
@@ -171,15 +172,33 @@ def checkpoints(tmp_path_factory):
     """Small pipelines in the hub's layout, saved when they are first asked for."""
     from helpers.image_checkpoints import save_pipeline
 
-    saved = {}
-
+    @functools.cache
     def checkpoint(family):
-        if family not in saved:
-            folder = tmp_path_factory.mktemp(family)
-            saved[family] = save_pipeline(family, folder)
-        return saved[family]
+        return save_pipeline(family, tmp_path_factory.mktemp(family))
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def text_checkpoints(tmp_path_factory):
+    """Folder and model of small text families, saved when they are first asked for."""
+    from helpers.text_checkpoints import save
+
+    @functools.cache
+    def checkpoint(family):
+        folder = tmp_path_factory.mktemp(family)
+        return folder, save(family, folder)
+
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def remote_code(tmp_path_factory):
+    """Checkpoints' code is imported from a folder of the module's own."""
+    from helpers.text_checkpoints import remote_code_in
+
+    with remote_code_in(tmp_path_factory.mktemp("modules")):
+        yield
 
 
 @pytest.fixture(scope="session")
