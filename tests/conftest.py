@@ -1,5 +1,6 @@
 """Small checkpoints in the hub's layout, built once a session, and real cells."""
 
+import functools
 import json
 import os
 
@@ -10,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+from helpers.image_dits import dit
 from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -50,30 +51,12 @@ SIZES = {
 
 
 def save_dit(folder, *, legacy=False):
-    """Save what ``facebook/DiT-XL-2-256`` holds, at small widths."""
+    """Save the parts of a small DiT, as they are initialised."""
     torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,
-        num_layers=3,
-        sample_size=4,
-        patch_size=2,
-        num_embeds_ada_norm=1000,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.18215,
-    )
-    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False)
-    transformer.save_pretrained(folder / "transformer", safe_serialization=not legacy)
-    vae.save_pretrained(folder / "vae", safe_serialization=not legacy)
-    scheduler.save_pretrained(folder / "scheduler")
+    parts = dit()
+    for name in ("transformer", "vae"):
+        parts[name].save_pretrained(folder / name, safe_serialization=not legacy)
+    parts["scheduler"].save_pretrained(folder / "scheduler")
     if legacy:
         path = folder / "transformer" / "config.json"
         config = json.loads(path.read_text())
@@ -189,15 +172,33 @@ def checkpoints(tmp_path_factory):
     """Small pipelines in the hub's layout, saved when they are first asked for."""
     from helpers.image_checkpoints import save_pipeline
 
-    saved = {}
-
+    @functools.cache
     def checkpoint(family):
-        if family not in saved:
-            folder = tmp_path_factory.mktemp(family)
-            saved[family] = save_pipeline(family, folder)
-        return saved[family]
+        return save_pipeline(family, tmp_path_factory.mktemp(family))
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def text_checkpoints(tmp_path_factory):
+    """Folder and model of small text families, saved when they are first asked for."""
+    from helpers.text_checkpoints import save
+
+    @functools.cache
+    def checkpoint(family):
+        folder = tmp_path_factory.mktemp(family)
+        return folder, save(family, folder)
+
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def remote_code(tmp_path_factory):
+    """Checkpoints' code is imported from a folder of the module's own."""
+    from helpers.text_checkpoints import remote_code_in
+
+    with remote_code_in(tmp_path_factory.mktemp("modules")):
+        yield
 
 
 @pytest.fixture(scope="session")

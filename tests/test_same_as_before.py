@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers.recording import CHECKPOINTS, RECORDED, measure, remote_code_in
+from helpers.recording import CHECKPOINTS, RECORDED, measure
 
 # Dream's code sets what newer versions of transformers name otherwise.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning"),
+    pytest.mark.usefixtures("remote_code"),
 ]
 
 KEYS = json.loads((RECORDED / "keys.json").read_text("utf-8"))
@@ -21,12 +22,6 @@ def recorded_features():
         return dict(file)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def code(tmp_path_factory):
-    with remote_code_in(tmp_path_factory.mktemp("modules")):
-        yield
-
-
 @pytest.fixture(scope="module", params=list(CHECKPOINTS))
 def measured(request, tmp_path_factory):
     """The checkpoint's name, its features by case, and its stored keys."""
@@ -35,7 +30,7 @@ def measured(request, tmp_path_factory):
 
 
 def test_every_checkpoint_was_recorded(recorded_features):
-    assert list(KEYS) == list(CHECKPOINTS)
+    assert KEYS.keys() == CHECKPOINTS.keys()
     assert {key.split("/")[0] for key in recorded_features} == set(CHECKPOINTS)
 
 

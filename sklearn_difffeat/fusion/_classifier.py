@@ -29,7 +29,6 @@ from sklearn_difffeat._indicator import check_indicator, split_unknown
 from sklearn_difffeat.fusion._data import (
     Float,
     absent_modalities,
-    class_weights,
     column_weights,
     encode_target,
     scaled_chunks,
@@ -41,7 +40,6 @@ from sklearn_difffeat.fusion._input import (
     densified_columns,
     warn_of_sparse_stacks,
 )
-from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.fusion._solver import Solution, solve
 from sklearn_difffeat.fusion._training import TrainingRows
 from sklearn_difffeat.modalities._array import Columns
@@ -305,9 +303,7 @@ class FusionClassifier(
     def _learn(
         self, rows: TrainingRows, C: float, weights: dict[str, float] | None
     ) -> FusionClassifier:
-        row_weight, label_weight = class_weights(
-            self.class_weight, rows.kind, rows.classes, rows.Y, rows.weight, rows.known
-        )
+        class_weights = rows.class_weights(self.class_weight)
         mean, scale = rows.moments(self.standardize)
         factor = column_weights(weights, rows.modalities, len(scale))
         with np.errstate(divide="ignore"):
@@ -315,14 +311,11 @@ class FusionClassifier(
         varied, centered = rows.constants()
         found = None
         if varied.any():
-            problem = LabelledRows(
+            problem = rows.problem(
                 standardized(rows.X, mean, scale),
-                np.ascontiguousarray(rows.Y[:, varied]),
+                varied,
+                class_weights,
                 C=C,
-                sample_weight=row_weight,
-                label_weight=None if label_weight is None else label_weight[:, varied],
-                known=None if rows.known is None else rows.known[:, varied],
-                softmax=rows.kind == "multiclass",
                 device=self.device,
                 seed=check_random_state(self.random_state),
             )

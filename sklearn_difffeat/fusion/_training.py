@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_difffeat.fusion._data import Float, column_moments, weighted_counts
+from sklearn_difffeat.fusion._data import (
+    Float,
+    class_weights,
+    column_moments,
+    weighted_counts,
+)
+from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.modalities._array import Columns, Layout
 
 
@@ -63,6 +69,31 @@ class TrainingRows:
             known=None if self.known is None else self.known[rows],
             weight=self.weight[rows],
             absent=None if self.absent is None else self.absent[rows],
+        )
+
+    def class_weights(self, class_weight: Any) -> tuple[Float, Float | None]:
+        """Weights of the rows, and of each label's negatives and positives, or None."""
+        return class_weights(
+            class_weight, self.kind, self.classes, self.Y, self.weight, self.known
+        )
+
+    def problem(
+        self,
+        X: NDArray[Any],
+        varied: NDArray[np.bool_],
+        class_weights: tuple[Float, Float | None],
+        **options: Any,
+    ) -> LabelledRows:
+        """The fit of the labels that vary, to standardised features of these rows."""
+        row_weight, label_weight = class_weights
+        return LabelledRows(
+            X,
+            np.ascontiguousarray(self.Y[:, varied]),
+            sample_weight=row_weight,
+            label_weight=None if label_weight is None else label_weight[:, varied],
+            known=None if self.known is None else self.known[:, varied],
+            softmax=self.kind == "multiclass",
+            **options,
         )
 
     def moments(self, standardize: bool) -> tuple[Float, Float]:

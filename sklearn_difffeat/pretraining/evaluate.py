@@ -50,6 +50,8 @@ FUSED_GRID = {
     "C": [0.002, 0.004, 0.01, 0.03],
     "modality_weights": [{"image": weight} for weight in (0.25, 0.5, 0.7)],
 }
+# Of pictures of 32 x 32.
+N_COMPONENTS = 128
 PARTS = ("openclipart", "probes", "samples")
 PEERS = {
     "EfficientNet-Lite0": (
@@ -80,9 +82,10 @@ def tfidf(texts: pd.Series, **options: Any) -> Features:
 
 
 def raw_pixels(cells: pd.Series) -> Features:
-    """Return the 128 principal components of pictures of 32 x 32."""
+    """Return the first principal components of pictures of 32 x 32."""
     pixels = decode(cells, 32).reshape(len(cells), -1).astype(np.float32) / 255
-    return lambda fit: PCA(128, random_state=0).fit(pixels[fit]).transform(pixels)
+    pca = PCA(N_COMPONENTS, random_state=0)
+    return lambda fit: pca.fit(pixels[fit]).transform(pixels)
 
 
 def side_by_side(image: np.ndarray, text: np.ndarray) -> np.ndarray:

@@ -1,12 +1,6 @@
 """One contract for every text family, on small checkpoints in the hub's layout."""
 
-import json
-import os
-import pickle
 import shutil
-import subprocess
-import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,73 +11,28 @@ from helpers.text_checkpoints import (
     FAMILIES,
     MASK,
     REMOTE,
-    TIED,
+    TEXTS,
     blocks_of,
     plain_tokenizer,
     save,
-    save_tied,
+    transformer_of,
 )
 
-from sklearn_difffeat import (
-    TextDiffusionFeatureTransformer,
-    describe_backbone,
-    release_backbones,
-)
+from sklearn_difffeat import TextDiffusionFeatureTransformer
 from sklearn_difffeat.backbones import load_backbone, locate_backbone
 from sklearn_difffeat.backbones._noise import hide_tokens
 from sklearn_difffeat.text import TextReader
 
 # Dream's code sets what newer versions of transformers name otherwise.
-pytestmark = pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning")
-
-NAMES = (
-    "MDLM",
-    "LLaDAModelLM",
-    "LLaDAMoEModelLM",
-    "LLaDA2MoeModelLM",
-    "DreamModel",
-    "BD3LM",
-    "SDARForCausalLM",
-)
-TEXTS = ["a red apple", "the small bird and the blue boat", "house", "a red boat"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*rope_scaling:FutureWarning"),
+    pytest.mark.usefixtures("remote_code"),
+]
 
 
-def forget_modules():
-    """Let go of checkpoints' code, whose package remembers the folder it came from."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] == "transformers_modules":
-            del sys.modules[name]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules_cache(tmp_path_factory):
-    """Where transformers puts the code of checkpoints before it imports it."""
-    from transformers import dynamic_module_utils
-
-    folder = str(tmp_path_factory.mktemp("modules"))
-    forget_modules()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
-        patch.syspath_prepend(folder)
-        yield
-    release_backbones()
-    forget_modules()
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """Folder and model of every family."""
-    made = {}
-    for family in FAMILIES:
-        folder = tmp_path_factory.mktemp(family)
-        made[family] = folder, save(family, folder)
-    return made
-
-
-def transformer_of(folder, **options):
-    return TextDiffusionFeatureTransformer(
-        folder, trust_remote_code=True, dtype="float32", **options
-    )
+def backbone_of(folder, dtype=torch.float32):
+    source, _ = locate_backbone(folder, trust_remote_code=True)
+    return load_backbone(source, device="cpu", dtype=dtype)
 
 
 def tokens_of(backbone, text):
@@ -140,16 +89,12 @@ def plain_states(family, model, tokens, timestep, mask_token):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_features_equal_those_of_a_plain_forward_with_hooks(family, checkpoints):
-    folder, model = checkpoints[family]
+def test_features_equal_those_of_a_plain_forward_with_hooks(family, text_checkpoints):
+    folder, model = text_checkpoints(family)
     transformer = transformer_of(folder, block=[0, 1, 2, 3], timestep=[0, 400])
     features = transformer.fit_transform(TEXTS)
     assert features.shape == (4, 4 * 2 * 16)
-    backbone = load_backbone(
-        locate_backbone(folder, trust_remote_code=True)[0],
-        device="cpu",
-        dtype=torch.float32,
-    )
+    backbone = backbone_of(folder)
     expected_mask = MASK if family in REMOTE else backbone.tokenizer.mask_token_id
     assert backbone.mask_token_id == expected_mask
     for text, row in zip(TEXTS, features.reshape(4, 4, 2, 16), strict=True):
@@ -164,14 +109,10 @@ def test_features_equal_those_of_a_plain_forward_with_hooks(family, checkpoints)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_pass_that_stops_early_gives_what_a_full_one_does(family, checkpoints):
-    folder, _ = checkpoints[family]
+def test_a_pass_that_stops_early_gives_what_a_full_one_does(family, text_checkpoints):
+    folder, _ = text_checkpoints(family)
     whole = transformer_of(folder, block=[1, 3], timestep=300).fit_transform(TEXTS)
-    backbone = load_backbone(
-        locate_backbone(folder, trust_remote_code=True)[0],
-        device="cpu",
-        dtype=torch.float32,
-    )
+    backbone = backbone_of(folder)
     ran = []
     handle = backbone.stages[2].register_forward_hook(lambda *_: ran.append(2))
     early = transformer_of(folder, block=1, timestep=300).fit_transform(TEXTS)
@@ -181,8 +122,8 @@ def test_a_pass_that_stops_early_gives_what_a_full_one_does(family, checkpoints)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_row_does_not_depend_on_its_batch(family, checkpoints):
-    folder, _ = checkpoints[family]
+def test_a_row_does_not_depend_on_its_batch(family, text_checkpoints):
+    folder, _ = text_checkpoints(family)
     together = transformer_of(folder, timestep=300, batch_size=4).fit(TEXTS)
     alone = transformer_of(folder, timestep=300, batch_size=1).fit(TEXTS)
     features = together.transform(TEXTS)
@@ -193,8 +134,10 @@ def test_a_row_does_not_depend_on_its_batch(family, checkpoints):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_timesteps_and_lengths_that_do_not_exist_are_errors(family, checkpoints):
-    folder, _ = checkpoints[family]
+def test_blocks_timesteps_and_lengths_that_do_not_exist_are_errors(
+    family, text_checkpoints
+):
+    folder, _ = text_checkpoints(family)
     for options, message in (
         ({"block": 4}, "block=4 is outside blocks 0 .token embeddings. to 3"),
         ({"timestep": 1000}, "timestep=1000 is outside timesteps 0"),
@@ -205,8 +148,10 @@ def test_blocks_timesteps_and_lengths_that_do_not_exist_are_errors(family, check
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_empty_texts_give_finite_features_whatever_their_company(family, checkpoints):
-    transformer = transformer_of(checkpoints[family][0]).fit(TEXTS)
+def test_empty_texts_give_finite_features_whatever_their_company(
+    family, text_checkpoints
+):
+    transformer = transformer_of(text_checkpoints(family)[0]).fit(TEXTS)
     features = transformer.transform(["", "a red bird"])
     assert np.isfinite(features).all()
     np.testing.assert_allclose(
@@ -215,8 +160,8 @@ def test_empty_texts_give_finite_features_whatever_their_company(family, checkpo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_long_texts_are_cut_and_counted(family, checkpoints):
-    transformer = transformer_of(checkpoints[family][0], max_length=6).fit(TEXTS)
+def test_long_texts_are_cut_and_counted(family, text_checkpoints):
+    transformer = transformer_of(text_checkpoints(family)[0], max_length=6).fit(TEXTS)
     with pytest.warns(UserWarning, match="1 of 2 texts are longer than the 6 tokens"):
         transformer.transform(["a red bird", "a red bird " * 5])
     fitting = " ".join(["bird"] * (6 if family in REMOTE else 4))
@@ -224,8 +169,8 @@ def test_long_texts_are_cut_and_counted(family, checkpoints):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_long_text_changes_nothing_for_the_others(family, checkpoints):
-    transformer = transformer_of(checkpoints[family][0], timestep=300).fit(TEXTS)
+def test_one_long_text_changes_nothing_for_the_others(family, text_checkpoints):
+    transformer = transformer_of(text_checkpoints(family)[0], timestep=300).fit(TEXTS)
     long = "a small red bird and the blue boat " * 20_000
     with pytest.warns(UserWarning, match="2 of 6 texts are longer than"):
         together = transformer.transform([*TEXTS[:2], long, *TEXTS[2:], long])
@@ -235,15 +180,11 @@ def test_one_long_text_changes_nothing_for_the_others(family, checkpoints):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_control_tokens_in_a_text_hide_and_end_nothing(family, checkpoints):
-    transformer = transformer_of(checkpoints[family][0], block=[0, 3]).fit(TEXTS)
+def test_control_tokens_in_a_text_hide_and_end_nothing(family, text_checkpoints):
+    transformer = transformer_of(text_checkpoints(family)[0], block=[0, 3]).fit(TEXTS)
     written = "[MASK] [SEP] [CLS] [PAD] <mask> </s> <|mdm_mask|>"
-    folder, _ = checkpoints[family]
-    backbone = load_backbone(
-        locate_backbone(folder, trust_remote_code=True)[0],
-        device="cpu",
-        dtype=torch.float32,
-    )
+    folder, _ = text_checkpoints(family)
+    backbone = backbone_of(folder)
     tokens = backbone.tokenize([f"a {written} red", written, ""], 24)
     control = {backbone.mask_token_id, *backbone.tokenizer.all_special_ids}
     control -= {backbone.tokenizer.unk_token_id}
@@ -252,140 +193,11 @@ def test_control_tokens_in_a_text_hide_and_end_nothing(family, checkpoints):
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("family", REMOTE)
-def test_describing_runs_no_code_and_reads_no_weights(family, checkpoints, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints[family][0], folder)
-    for file in folder.glob("*.py"):
-        file.write_text("raise SystemExit('code was run')")
-    (folder / "model.safetensors").write_bytes(b"")
-    info = describe_backbone(folder)
-    assert (info.n_blocks, info.width, info.input_size) == (3, 16, 24)
-    assert (info.modality, info.n_timesteps, info.carries_code) == ("text", 1000, True)
-    assert info.family in NAMES
-    with pytest.raises(ValueError, match="carries code of its own") as error:
-        TextDiffusionFeatureTransformer(folder).fit(TEXTS)
-    assert "set trust_remote_code=True" in str(error.value)
-
-
-def test_a_known_family_whose_checkpoint_carries_code_is_refused_too(
-    checkpoints, tmp_path
-):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints["bert"][0], folder)
-    assert not describe_backbone(folder).carries_code
-    for file in ("config.json", "tokenizer_config.json"):
-        content = json.loads((folder / file).read_text())
-        changed = content | {"auto_map": {"AutoModel": "evil.Model"}}
-        (folder / file).write_text(json.dumps(changed))
-        with pytest.raises(ValueError, match="carries code of its own"):
-            TextDiffusionFeatureTransformer(folder).fit(TEXTS)
-        (folder / file).write_text(json.dumps(content))
-    TextDiffusionFeatureTransformer(folder).fit(TEXTS)
-
-
-def test_a_checkpoint_that_lost_its_code_is_an_error_that_says_so(
-    checkpoints, tmp_path
-):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints["llada"][0], folder)
-    config = json.loads((folder / "config.json").read_text())
-    del config["auto_map"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="'llada', whose code has to come with it"):
-        transformer_of(folder).fit(TEXTS).transform(TEXTS)
-    del config["n_layers"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config.json lacks 'n_layers'"):
-        describe_backbone(folder)
-
-
-def test_code_is_not_imported_untrusted_by_any_way(checkpoints):
-    from sklearn_difffeat.backbones.llada import LLaDABackbone
-
-    source, _ = locate_backbone(checkpoints["llada"][0], trust_remote_code=True)
-    with pytest.raises(ValueError, match="set trust_remote_code=True"):
-        LLaDABackbone.load(
-            replace(source, trust_remote_code=False), "cpu", torch.float32
-        )
-
-
-@pytest.mark.parametrize("family", ["mdlm", "sdar"])
-def test_a_pickle_of_a_model_with_code_works_in_a_new_process(
-    family, checkpoints, tmp_path
-):
-    folder, _ = checkpoints[family]
-    transformer = transformer_of(folder, timestep=200).fit(TEXTS)
-    (tmp_path / "fitted.pickle").write_bytes(pickle.dumps(transformer))
-    code = (
-        "import pickle, numpy as np; "
-        "fitted = pickle.load(open('fitted.pickle', 'rb')); "
-        f"np.save('features.npy', fitted.transform({TEXTS!r}))"
-    )
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment
-    )
-    np.testing.assert_allclose(
-        np.load(tmp_path / "features.npy"), transformer.transform(TEXTS), rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("stored", [["embedding"], ["head"], ["embedding", "head"]])
-@pytest.mark.parametrize("family", REMOTE)
-def test_a_head_tied_to_the_embedding_loads_by_whichever_name_it_is_stored(
-    family, stored, checkpoints, tmp_path
-):
-    save_tied(family, tmp_path, stored)
-    at = {"block": [0, 3], "timestep": [0, 400]}
-    features = transformer_of(tmp_path, **at).fit_transform(TEXTS)
-    untied = transformer_of(checkpoints[family][0], **at).fit_transform(TEXTS)
-    np.testing.assert_allclose(features, untied, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("family", REMOTE)
-def test_a_flag_that_ties_does_not_overwrite_an_embedding_that_is_stored(
-    family, checkpoints, tmp_path
-):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints[family][0], folder)
-    config = json.loads((folder / "config.json").read_text())
-    config[TIED[family][0]] = True
-    (folder / "config.json").write_text(json.dumps(config))
-    features = transformer_of(folder, block=[0, 3]).fit_transform(TEXTS)
-    expected = transformer_of(checkpoints[family][0], block=[0, 3])
-    np.testing.assert_allclose(features, expected.fit_transform(TEXTS), rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", REMOTE)
-def test_a_tensor_that_nothing_ties_may_not_be_missing(family, tmp_path):
-    for stored in (["embedding"], ["head"], []):
-        save_tied(family, tmp_path, stored)
-        path = tmp_path / "config.json"
-        config = json.loads(path.read_text()) | {TIED[family][0]: not stored}
-        path.write_text(json.dumps(config))
-        with pytest.raises(ValueError, match=r"lacks [12] of the tensors"):
-            transformer_of(tmp_path).fit(TEXTS).transform(TEXTS)
-
-
-def test_changed_code_is_another_backbone(checkpoints, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints["llada"][0], folder)
-    before = describe_backbone(folder).fingerprint
-    with open(folder / "modeling_llada.py", "a") as file:
-        file.write("\n# changed\n")
-    assert describe_backbone(folder).fingerprint != before
-
-
 def test_a_time_conditioned_mdlm_is_told_the_noise_level(tmp_path):
     model = save("mdlm", tmp_path, time_conditioning=True)
     transformer = transformer_of(tmp_path, timestep=400)
     features = transformer.fit_transform(["a red bird"])
-    backbone = load_backbone(
-        locate_backbone(tmp_path, trust_remote_code=True)[0],
-        device="cpu",
-        dtype=torch.float32,
-    )
+    backbone = backbone_of(tmp_path)
     tokens = tokens_of(backbone, "a red bird")
     told = plain_states("mdlm", model, tokens, 400, MASK)[3].mean(0)
     np.testing.assert_allclose(features[0], told, rtol=1e-4, atol=1e-6)
@@ -394,26 +206,25 @@ def test_a_time_conditioned_mdlm_is_told_the_noise_level(tmp_path):
     assert np.abs(features[0] - untold.numpy()).max() > 1e-3
 
 
-def test_dreams_rotary_embedding_is_the_unscaled_one(checkpoints):
-    source, _ = locate_backbone(checkpoints["dream"][0], trust_remote_code=True)
-    backbone = load_backbone(source, device="cpu", dtype=torch.bfloat16)
+def test_dreams_rotary_embedding_is_the_unscaled_one(text_checkpoints):
+    backbone = backbone_of(text_checkpoints("dream")[0], torch.bfloat16)
     found = backbone.model.model.rotary_emb.inv_freq
     expected = 10000.0 ** -(torch.arange(0, 8, 2) / 8)
     torch.testing.assert_close(found, expected)
     assert backbone.dtype == torch.bfloat16
 
 
-def test_mdlm_in_half_precision_is_an_error_that_says_why(checkpoints):
+def test_mdlm_in_half_precision_is_an_error_that_says_why(text_checkpoints):
     transformer = TextDiffusionFeatureTransformer(
-        checkpoints["mdlm"][0], trust_remote_code=True, dtype="bfloat16"
+        text_checkpoints("mdlm")[0], trust_remote_code=True, dtype="bfloat16"
     )
     with pytest.raises(ValueError, match="computes in float32; use dtype='float32'"):
         transformer.fit_transform(TEXTS)
 
 
-def test_mdlm_folder_without_tokenizer_names_the_one_to_add(checkpoints, tmp_path):
+def test_mdlm_folder_without_tokenizer_names_the_one_to_add(text_checkpoints, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(checkpoints["mdlm"][0], folder)
+    shutil.copytree(text_checkpoints("mdlm")[0], folder)
     for file in folder.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ValueError, match="save that of 'openai-community/gpt2'"):
@@ -421,13 +232,13 @@ def test_mdlm_folder_without_tokenizer_names_the_one_to_add(checkpoints, tmp_pat
 
 
 def test_mdlm_from_the_hub_takes_the_pinned_tokenizer_of_gpt2(
-    checkpoints, tmp_path, monkeypatch
+    text_checkpoints, tmp_path, monkeypatch
 ):
     from helpers.folders import cached
 
     from sklearn_difffeat.backbones.mdlm import MDLMBackbone
 
-    folder, _ = checkpoints["mdlm"]
+    folder, _ = text_checkpoints("mdlm")
     plain = tmp_path / "mdlm"
     shutil.copytree(folder, plain, ignore=shutil.ignore_patterns("tokenizer*"))
     cache = tmp_path / "hub"
@@ -441,34 +252,6 @@ def test_mdlm_from_the_hub_takes_the_pinned_tokenizer_of_gpt2(
     found = transformer_of("someone/mdlm").fit_transform(TEXTS)
     expected = transformer_of(folder).fit_transform(TEXTS)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_code_that_needs_a_missing_package_names_it(checkpoints, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints["mdlm"][0], folder)
-    path = folder / "modeling_mdlm.py"
-    path.write_text("import flash_attn_of_old\n" + path.read_text())
-    with pytest.raises(ImportError, match=r"cannot be imported .*flash_attn_of_old"):
-        transformer_of(folder).fit(TEXTS).transform(TEXTS)
-
-
-def test_models_with_code_load_from_safetensors_without_gaps_only(
-    checkpoints, tmp_path
-):
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints["llada"][0], folder)
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    lost = tensors.pop("model.transformer.blocks.1.q_proj.weight")
-    save_file(tensors, path)
-    with pytest.raises(ValueError, match="lacks 1 of the tensors"):
-        transformer_of(folder).fit(TEXTS).transform(TEXTS)
-    path.unlink()
-    torch.save(tensors | {"lost": lost}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="no safetensors weights"):
-        transformer_of(folder).fit(TEXTS).transform(TEXTS)
 
 
 @pytest.mark.parametrize("kind", ["Albert", "BigBird"])
@@ -491,19 +274,3 @@ def test_other_masked_language_models_are_read_or_refused_by_name(kind, tmp_path
     message = "is a AlbertForMaskedLM, whose blocks do not run one after another"
     with pytest.raises(ValueError, match=message):
         transformer.fit_transform(TEXTS)
-
-
-def test_code_that_transformers_took_over_is_not_asked_for(checkpoints, tmp_path):
-    folder, _ = checkpoints["eurobert"]
-    shutil.copytree(folder, tmp_path / "copy")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"auto_map": {"AutoModelForMaskedLM": "modeling.EuroBertForMaskedLM"}}
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "copy" / "modeling.py").write_text("raise SystemExit\n")
-    expected = TextDiffusionFeatureTransformer(folder).fit_transform(TEXTS)
-    for trust in (False, True):
-        transformer = TextDiffusionFeatureTransformer(
-            tmp_path / "copy", trust_remote_code=trust
-        )
-        np.testing.assert_allclose(transformer.fit_transform(TEXTS), expected)
-    assert not describe_backbone(tmp_path / "copy").carries_code

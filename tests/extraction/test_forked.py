@@ -73,11 +73,11 @@ def in_fork(function, timeout=120):
 def test_a_forked_process_gives_the_features_of_its_parent(
     kind, column, where, cells, cache, capfd
 ):
-    X = list(cells(column, 12))
+    X = list(cells(column, 4))
     expected = kind(dtype="float32").fit_transform(X)
     options = {"dtype": "float32", "cache": None if where == "none" else cache}
     transformer = kind(**options).fit(X)
-    transformer.transform(X[:6])
+    transformer.transform(X[:2])
 
     def child():
         np.testing.assert_allclose(transformer.transform(X), expected, **ALIKE)
@@ -97,10 +97,10 @@ def test_a_forked_process_gives_the_features_of_its_parent(
 
 @BOTH
 def test_a_pool_of_forked_processes_transforms(kind, column, cells, cache):
-    X = list(cells(column, 12))
+    X = list(cells(column, 4))
     transformer = kind(dtype="float32", cache=cache).fit(X)
     expected = transformer.transform(X)
-    pieces = [X[start : start + 3] for start in range(0, 12, 3)]
+    pieces = [X[start : start + 1] for start in range(4)]
     with multiprocessing.get_context("fork").Pool(2) as pool:
         found = pool.map_async(transformer.transform, pieces).get(timeout=120)
     np.testing.assert_allclose(np.vstack(found), expected, **ALIKE)
@@ -120,14 +120,14 @@ def test_the_loaded_model_is_shared_with_a_forked_process(cells, pass_counter):
 
 @BOTH
 def test_a_fork_in_the_middle_of_another_threads_pass_computes(kind, column, cells):
-    X = list(cells(column, 12))
+    X = list(cells(column, 4))
     transformer = kind(dtype="float32", block=2).fit(X)
     expected = transformer.transform(X)
     stop = threading.Event()
 
     def work():
         while not stop.is_set():
-            kind(dtype="float32", block=1, batch_size=4).fit_transform(X)
+            kind(dtype="float32", block=1, batch_size=2).fit_transform(X)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -17,7 +17,8 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_difffeat import FusionClassifier, FusionClassifierCV, multilabel_report
-from sklearn_difffeat.fusion._classifier_cv import best_candidate, score_labels
+from sklearn_difffeat.fusion._candidates import best_candidate
+from sklearn_difffeat.fusion._classifier_cv import score_labels
 from sklearn_difffeat.fusion._loss import LabelledRows
 from sklearn_difffeat.fusion._solver import solve
 from sklearn_difffeat.fusion._weighted_rows import WeightedRows
@@ -35,7 +36,7 @@ def test_every_scikit_learn_check_passes(estimator, check):
 @pytest.mark.parametrize("shape", [(300, 12), (40, 60)])
 @pytest.mark.parametrize("fusion_dim", [None, 2])
 def test_scores_are_those_of_a_grid_search(scoring, shape, fusion_dim, monkeypatch):
-    monkeypatch.setattr("sklearn_difffeat.fusion._classifier_cv._FOLD_TOL", 1e-12)
+    monkeypatch.setattr("sklearn_difffeat.fusion._candidates._FOLD_TOL", 1e-12)
     X, Y = make_multilabel(n=shape[0], d=shape[1], L=4)
     params = {"modalities": {"image": 7, "text": shape[1] - 7}, "tol": 1e-12}
     if scoring == "neg_log_loss":

@@ -7,7 +7,9 @@ whose modules are hooked.
 import diffusers
 import numpy as np
 import torch
-from helpers.image_checkpoints import PACKED, qwen_processor
+from helpers.image_checkpoints import PACKED
+from helpers.image_flow_transformers import FLOW_TRANSFORMERS
+from helpers.image_parts import qwen_processor
 
 from sklearn_difffeat import ImageDiffusionFeatureTransformer
 from sklearn_difffeat.backbones._noise import gaussian_noise
@@ -44,25 +46,6 @@ BLOCKS = {
     "qwen-image": ["img_in", "transformer_blocks"],
     "qwen-image-2.1": ["img_in", "transformer_blocks"],
     "z-image": ["all_x_embedder", "noise_refiner", "layers"],
-}
-FLOW = {
-    "sd3",
-    "sd3-without-t5",
-    "sd3.5",
-    "flux-schnell",
-    "flux-dev",
-    "sana",
-    "lumina2",
-    "auraflow",
-    "chroma",
-    "cogview4",
-    "flux2-dev",
-    "flux2-klein",
-    "hunyuan-image",
-    "hunyuan-image-distilled",
-    "qwen-image",
-    "qwen-image-2.1",
-    "z-image",
 }
 # Pipelines that guide by a second pass, unless they are told not to.
 UNGUIDED = {
@@ -122,7 +105,7 @@ def noisy_latents(pipeline, family, representation=None):
         # Representation autoencoders take pixels from 0 to 1.
         latents = representation.encode(pixels / 2 + 0.5).latent
     noise = gaussian_noise(0, 0, tuple(latents.shape[1:])).expand_as(latents)
-    if family in FLOW:
+    if family in FLOW_TRANSFORMERS:
         sigma = TIMESTEP / 1000
         if family == "cogview4":
             # Of 4 tokens, where 256 are the base: 0.25 + 0.75 * sqrt(4 / 256).
@@ -151,7 +134,7 @@ def one_step(pipeline, family, latents, prompt, factor=None):
         return
     options = {"height": side, "width": side, "output_type": "latent"}
     options |= UNGUIDED.get(family, {})
-    if family in FLOW:
+    if family in FLOW_TRANSFORMERS:
         if family != "cogview4":
             pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
         options["sigmas"] = [TIMESTEP / 1000]

@@ -7,12 +7,10 @@ From the root, ``PYTHONPATH=tests python -m helpers.recording`` writes
 import hashlib
 import json
 import sqlite3
-import sys
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import numpy as np
 from conftest import build_masked_lm, save_dit, word_tokenizer
@@ -23,7 +21,6 @@ from sklearn_difffeat import (
     ImageDiffusionFeatureTransformer,
     TextDiffusionFeatureTransformer,
     describe_backbone,
-    release_backbones,
 )
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -108,27 +105,6 @@ def pictures():
         turned,
         rng.integers(0, 65536, (21, 33), np.uint16),
     ]
-
-
-@contextmanager
-def remote_code_in(folder):
-    """Where transformers puts the code of checkpoints before it imports it."""
-    from transformers import dynamic_module_utils
-
-    forget_remote_code()
-    with (
-        patch.object(dynamic_module_utils, "HF_MODULES_CACHE", str(folder)),
-        patch.object(sys, "path", [str(folder), *sys.path]),
-    ):
-        yield
-    release_backbones()
-    forget_remote_code()
-
-
-def forget_remote_code():
-    """Let code be imported from another folder than the last."""
-    for name in [one for one in sys.modules if one.startswith("transformers_modules")]:
-        del sys.modules[name]
 
 
 def save(name, folder):
@@ -255,7 +231,7 @@ def main():
     arrays, keys = {}, {}
     for name in CHECKPOINTS:
         with TemporaryDirectory() as code, TemporaryDirectory() as folder:
-            with remote_code_in(code):
+            with text_checkpoints.remote_code_in(code):
                 features, keys[name] = measure(name, Path(folder))
         arrays |= {f"{name}/{case}": array for case, array in features.items()}
     np.savez_compressed(RECORDED / "features.npz", **arrays)

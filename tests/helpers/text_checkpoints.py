@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import sys
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from conftest import OTHERS, WORDS, build_masked_lm, word_tokenizer
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, dynamic_module_utils
+
+from sklearn_difffeat import TextDiffusionFeatureTransformer, release_backbones
 
 NATIVE = ("bert", "roberta", "distilbert", "modernbert", *OTHERS)
 # Block diffusion models: they are run on masked and unmasked texts, in blocks of 4.
@@ -19,6 +24,7 @@ FAMILIES = (*NATIVE, *REMOTE)
 CODE = Path(__file__).parent / "remote_code"
 VOCABULARY = {word: i for i, word in enumerate(["<|endoftext|>", *WORDS])}
 MASK = len(VOCABULARY)
+TEXTS = ["a red apple", "the small bird and the blue boat", "house", "a red boat"]
 
 
 def build_remote(family, **changes):
@@ -193,6 +199,31 @@ def save(family, folder, **changes):
     model.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return model.eval()
+
+
+@contextmanager
+def remote_code_in(folder):
+    """Where transformers puts the code of checkpoints before it imports it."""
+    forget_remote_code()
+    with (
+        patch.object(dynamic_module_utils, "HF_MODULES_CACHE", str(folder)),
+        patch.object(sys, "path", [str(folder), *sys.path]),
+    ):
+        yield
+    release_backbones()
+    forget_remote_code()
+
+
+def forget_remote_code():
+    """Let code be imported from another folder than the last."""
+    for name in [one for one in sys.modules if one.startswith("transformers_modules")]:
+        del sys.modules[name]
+
+
+def transformer_of(folder, **options):
+    return TextDiffusionFeatureTransformer(
+        folder, trust_remote_code=True, dtype="float32", **options
+    )
 
 
 def blocks_of(family, model):

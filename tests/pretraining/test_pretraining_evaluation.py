@@ -74,15 +74,17 @@ def test_tfidf_knows_the_words_of_the_rows_to_fit_on_alone():
 
 @pytest.fixture
 def few(monkeypatch):
-    """A few items, two places and no peers."""
+    """A few items and labels, two places and no peers."""
     whole = load_openclipart()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:290])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(whole.data))[:100])
+    frequent = whole.target[chosen].sum(axis=0).argsort()[-12:]
 
     def load(**options):
         few = Bunch(**whole)
         few.data = whole.data.iloc[chosen].reset_index(drop=True)
-        for name in ("target", "groups", "split"):
+        for name in ("groups", "split"):
             few[name] = whole[name][chosen]
+        few.target = whole.target[chosen][:, frequent]
         return few
 
     monkeypatch.setattr(evaluation, "load_openclipart", load)
@@ -94,6 +96,11 @@ def few(monkeypatch):
     plain = {"C": [3.0], "standardize": [False]}
     monkeypatch.setattr(evaluation, "PIXEL_GRID", plain)
     monkeypatch.setattr(evaluation, "WORD_GRID", plain)
+    weights = [{"image": 0.5}, {"image": 0.7}]
+    monkeypatch.setattr(
+        evaluation, "FUSED_GRID", {"C": [0.03], "modality_weights": weights}
+    )
+    monkeypatch.setattr(evaluation, "N_COMPONENTS", 16)
     return int((load().split == "train").sum())
 
 
