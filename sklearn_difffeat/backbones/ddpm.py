@@ -16,7 +16,7 @@ PIPELINES = "DDPMPipeline", "DDIMPipeline"
 
 
 class DDPMBackbone(UNetBlocks):
-    """A U-Net of pixels, neither of latents nor of classes."""
+    """A U-Net of pixels, without latents and without classes."""
 
     model_class = UNet2DModel
 

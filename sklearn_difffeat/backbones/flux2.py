@@ -14,7 +14,7 @@ GUIDANCE = 4.0
 
 
 class Flux2Backbone(FluxBackbone):
-    """As Flux, but for positions on four axes, the last of which counts words."""
+    """As Flux, except that positions have four axes, of which the last counts words."""
 
     model_class = Flux2Transformer2DModel
     pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")

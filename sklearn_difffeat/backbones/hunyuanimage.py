@@ -44,7 +44,8 @@ class HunyuanImageBackbone(FluxBackbone):
         return self.model(
             latents,
             time,
-            # A step from here to the picture, where a model is told where steps end.
+            # The step ends at the clean picture, for a model that also gets the end of
+            # a step.
             timestep_r=torch.zeros_like(time) if config.use_meanflow else None,
             guidance=torch.full_like(time, GUIDANCE)
             if config.guidance_embeds

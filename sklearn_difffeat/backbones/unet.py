@@ -35,7 +35,7 @@ class UNetBlocks(DiffusionBackbone):
         return [model.conv_in, *model.down_blocks, *middle, *model.up_blocks]
 
     def hidden_states(self, output: Any) -> torch.Tensor:
-        # A block on the way down returns what it hands across as well.
+        # A block on the way down also returns what goes across to the way up.
         features = output[0] if isinstance(output, tuple) else output
         return features.flatten(2).mT
 
