@@ -49,7 +49,7 @@ def _check_sentencepiece(source: Source, folder: str) -> None:
         return
     if not (is_sentencepiece_available() and is_protobuf_available()):
         raise ImportError(
-            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which takes "
+            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which needs "
             "two more packages: pip install sentencepiece protobuf."
         )
 

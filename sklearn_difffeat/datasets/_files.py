@@ -78,8 +78,7 @@ def iter_json_list(path: Path, where: str) -> Iterator[Any]:
         text = file.read(PART).lstrip()
         if not text.startswith("["):
             raise ValueError(
-                f"{path} holds no list, as it does in this data set; get it "
-                f"from {where}."
+                f"{path} is not a list, as it is in this data set; get it from {where}."
             )
         at, ended = 1, False
         while True:

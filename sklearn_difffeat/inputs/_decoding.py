@@ -110,7 +110,7 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
     is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
     if not is_picture or array.size == 0:
         raise ValueError(
-            f"an array of shape {array.shape} is no picture; pass "
+            f"an array of shape {array.shape} is not a picture; pass "
             "(height, width) or (height, width, channels) with 1 to 4 channels."
         )
     if array.ndim == 3 and array.shape[2] == 1:
@@ -132,14 +132,14 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
     elif array.dtype.kind in "iu":
         if array.min() < 0 or array.max() > 255:
             raise ValueError(
-                f"an array of dtype {array.dtype} is no picture with "
+                f"an array of dtype {array.dtype} is not a picture with "
                 f"values from {array.min()} to {array.max()}; pass uint8 (0 to 255), "
                 "uint16 (0 to 65535) or floats (0 to 1)."
             )
         array = array.astype(np.uint8)
     else:
         raise ValueError(
-            f"an array of dtype {array.dtype} is no picture; pass "
+            f"an array of dtype {array.dtype} is not a picture; pass "
             "uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1)."
         )
     return Image.fromarray(np.ascontiguousarray(array))

@@ -43,7 +43,8 @@ def check_image_cell(cell: Any) -> None:
     accepted = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     if not isinstance(cell, accepted):
         raise TypeError(
-            f"{short(cell)} of type {type(cell).__name__} is no image; pass {KINDS}."
+            f"{short(cell)} of type {type(cell).__name__} is not an image; pass "
+            f"{KINDS}."
         )
 
 
@@ -125,7 +126,7 @@ def _unread(path: str | bytes, error: Exception) -> Exception:
     assert isinstance(error, OSError)
     return type(error)(
         error.errno,
-        f"{shown} cannot be read ({error.strerror}); mend its permissions or "
+        f"{shown} cannot be read ({error.strerror}); change its permissions or "
         "drop the row",
     )
 
@@ -159,7 +160,7 @@ def digest_image(content: Any) -> bytes:
     if isinstance(content, np.ndarray):
         if content.dtype.kind not in "buifc":
             raise ValueError(
-                f"an array of dtype {content.dtype} is no picture; "
+                f"an array of dtype {content.dtype} is not a picture; "
                 "pass uint8 (0 to 255) or floats (0 to 1)."
             )
         header = f"{content.dtype.str}{content.shape}".encode()

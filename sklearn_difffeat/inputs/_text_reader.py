@@ -37,7 +37,7 @@ class TextReader(Reader):
     def check_cell(cell: Any) -> None:
         if not isinstance(cell, str):
             raise TypeError(
-                f"a cell of type {type(cell).__name__} is no text; pass str."
+                f"a cell of type {type(cell).__name__} is not a text; pass str."
             )
         try:
             cell.encode()

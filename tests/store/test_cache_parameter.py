@@ -26,7 +26,7 @@ def test_every_true_is_the_store_in_memory(yes, cache):
 def test_every_false_is_no_store(no, cache):
     transformed(no)
     assert FeatureStore().describe().empty
-    with pytest.raises(ValueError, match="is no cache to fill"):
+    with pytest.raises(ValueError, match="names no cache to fill"):
         TextDiffusionFeatureTransformer(cache=no).precompute(TEXTS)
 
 
