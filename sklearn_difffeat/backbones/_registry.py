@@ -45,7 +45,7 @@ _forked_while_loading = False
 def locate_backbone(
     name: str | os.PathLike[str], **options: Any
 ) -> tuple[Source, BackboneInfo]:
-    """Return where a backbone that may be run lies, and what its configuration says.
+    """Return where a backbone is, if it may be run, and what its configuration says.
 
     Raises
     ------
@@ -148,8 +148,8 @@ def load_backbone(
     Raises
     ------
     MemoryError
-        When the weights do not fit; nothing has been loaded then, nor downloaded
-        where the hub's listing tells.
+        When the weights do not fit; nothing has been loaded then, nor downloaded if the
+        hub's listing has the sizes.
     ValueError
         When the weights are damaged, or the files are no longer those described.
     OSError

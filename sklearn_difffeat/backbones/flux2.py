@@ -9,7 +9,7 @@ from diffusers import Flux2Transformer2DModel
 
 from sklearn_difffeat.backbones.flux import FluxBackbone
 
-# The guidance_scale that models distilled with guidance are told (Flux2Pipeline).
+# The guidance_scale that models distilled with guidance get (Flux2Pipeline).
 GUIDANCE = 4.0
 
 

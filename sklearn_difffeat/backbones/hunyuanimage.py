@@ -10,7 +10,7 @@ from diffusers import HunyuanImageTransformer2DModel
 from sklearn_difffeat.backbones._prompt import without_padding
 from sklearn_difffeat.backbones.flux import FluxBackbone
 
-# The distilled_guidance_scale of HunyuanImagePipeline, which tells it times 1000.
+# The distilled_guidance_scale of HunyuanImagePipeline, which passes it times 1000.
 GUIDANCE = 3.25 * 1000
 
 

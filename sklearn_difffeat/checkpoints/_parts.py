@@ -48,7 +48,7 @@ def defaults_of(kind: Any) -> dict[str, Any]:
 
 
 def place_of(source: Source, folder: str) -> str:
-    """Return where a part lies: its folder and a slash, or nothing for the root.
+    """Return where a part is: its folder and a slash, or nothing for the root.
 
     Pipelines of a U-Net and a scheduler were published without folders.
     """

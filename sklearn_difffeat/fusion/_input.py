@@ -57,8 +57,8 @@ def warn_of_sparse_stacks(X: Any) -> None:
     if 1 < n_full < X.shape[1]:
         warnings.warn(
             f"{n_full} of the {X.shape[1]} columns of the sparse X have no zeros, as "
-            "where dense features were stacked with sparse ones, and X does not tell "
-            "its modalities, so all columns are one; set sparse_threshold=0 on the "
-            "ColumnTransformer, or pass modalities=.",
+            "if dense features were stacked with sparse ones, and X does not say "
+            "which modalities it has, so all columns are one; set sparse_threshold=0 "
+            "on the ColumnTransformer, or pass modalities=.",
             stacklevel=5,
         )

@@ -77,8 +77,8 @@ def build_axes(
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
         Ordered values of each parameter, of any kind or dtype.
     start : dict of str to value, "auto" or None
-        Overrides the prior, for all parameters or some; "auto" looks up what is
-        recommended for each transformer's backbone.
+        Overrides the prior, for all parameters or some; "auto" looks up the
+        recommendation for each transformer's backbone.
 
     Returns
     -------

@@ -40,7 +40,7 @@ class StoreFile:
     Attributes
     ----------
     tag : int
-        The part of a row's place that tells which connection found it.
+        The part of a row's place that names the connection which found it.
     identity : tuple or None
         Of the file; None in memory.
     state : tuple or None
