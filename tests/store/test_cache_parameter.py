@@ -68,5 +68,5 @@ def test_what_names_no_store_is_refused(wrong):
 
 
 def test_a_store_of_bytes_is_refused():
-    with pytest.raises(TypeError, match="give the path as str or Path"):
+    with pytest.raises(TypeError, match="is not a path; give a str or Path"):
         FeatureStore(b"features.db")
