@@ -88,9 +88,8 @@ class LocalSearchCV(BaseSearchCV):
         parameter belongs to a transformer.
     path_ : list of dict
         The places that the search went to, in order; for each ``params``, ``score``,
-        ``index`` in
-        ``cv_results_`` and ``stage``: "start", the path of an estimator ("walk" for the
-        searched one itself), "joint" or "restart 1" and so on.
+        ``index`` in ``cv_results_`` and ``stage``: "start", the path of an estimator
+        ("walk" for the searched one itself), "joint" or "restart 1" and so on.
     cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_
         As of GridSearchCV.
