@@ -47,6 +47,7 @@ html_title = f"sklearn_difffeat {release}"
 pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
+html_search_scorer = str(Path(__file__).parent / "extensions/scorer.js")
 
 
 def _formula(kind):

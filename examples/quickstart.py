@@ -119,7 +119,7 @@ def draw(X, Y, scores, names, path):
         found = np.flatnonzero(scores[row] >= 0.5)
         shown = [(names[i], "black" if Y[row, i] else "tab:red") for i in found]
         missed = np.setdiff1d(np.flatnonzero(Y[row]), found)
-        shown += [(names[i], "0.6") for i in missed]
+        shown += [(names[i], "0.45") for i in missed]
         for line, (label, color) in enumerate(shown[:4]):
             axes.text(
                 0.5, -0.02 - 0.13 * line, label, color=color, fontsize=9,

@@ -21,8 +21,8 @@ def folds_of_rows(
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Folds of these rows, numbered among them.
 
-    A row left out is no part of the folds that a splitter makes. Folds that somebody
-    gave as numbers keep their other rows.
+    A splitter makes folds only of the rows that are left. Folds that the user gave as
+    lists of row numbers keep their other rows.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def folds_of_rows(
     if looks_at_rows and not numbers_rows:
         params = _check_method_params(X, params, rows)
         return list(cv.split(_safe_indexing(X, rows), y[rows], **params))
-    # Numbers that somebody gave mean the rows of X as it is.
+    # Row numbers that the user gave are those of the whole X.
     place = np.full(len(y), -1)
     place[rows] = np.arange(len(rows))
     folds = [

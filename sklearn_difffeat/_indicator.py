@@ -1,4 +1,4 @@
-"""The one check of an indicator matrix, for heads, thresholds, scores and pictures."""
+"""One check of indicator matrices for classifiers, thresholds, scores and pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_indicator(
     Y : array-like or sparse matrix of shape (n_samples, n_labels)
         Or of shape (n_samples,) without `ensure_2d`.
     name : str
-        What messages call it.
+        Its name in error messages.
     ensure_2d : bool, default=True
     unknown : bool, default=False
         Also take NaN, None and pandas.NA where a label is not known, as NaN.
@@ -29,7 +29,7 @@ def check_indicator(
     Returns
     -------
     ndarray of the shape of Y
-        float64 where something is not known.
+        float64 if an entry is not known.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def check_indicator(
 def split_unknown(Y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
     """Y with 0 for what is not known, and where it is known; None if all of it is.
 
-    Not known is what is NaN, None or pandas.NA in a dense Y. A Y without any is handed
-    back as it came.
+    NaN, None and pandas.NA in a dense Y mean not known. A Y without any of them is
+    returned unchanged.
 
     Examples
     --------

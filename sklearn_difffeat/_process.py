@@ -1,4 +1,4 @@
-"""Of forked processes and workers: what they may compute, and where they stand."""
+"""Forked processes and workers: what they may compute, and in which folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-# A fork waits so long for other threads to come out of a pass or of a store.
+# Seconds that a fork waits for other threads to finish a pass or to leave a store.
 WAIT_SECONDS = 10.0
 
 
@@ -23,11 +23,11 @@ _used_torch = _inherited_torch = False
 
 
 def uses_torch() -> None:
-    """Tell, ahead of every use, that torch is going to compute in this process.
+    """Prepare for torch to compute in this process; called before every use.
 
-    Its pool of threads is lost in a fork, and torch would wait for it without end. A
-    forked process therefore computes in one thread, as the workers of torch's own
-    DataLoader do.
+    A forked process does not have torch's pool of threads, and torch would wait for it
+    without end. Such a process therefore computes in one thread, like the workers of
+    torch's own DataLoader.
     """
     global _used_torch
     if _inherited_torch and not _used_torch:
@@ -36,7 +36,7 @@ def uses_torch() -> None:
 
 
 def refuse_inherited_gpu(device: str) -> None:
-    """Raise where a forked process is about to use the GPU of its parent.
+    """Raise an error if a forked process is about to use its parent's GPU.
 
     Raises
     ------
@@ -56,16 +56,16 @@ def refuse_inherited_gpu(device: str) -> None:
 def hold_during_fork(
     locks: Callable[[], Iterable[Any]], in_child: Callable[[set[int]], None]
 ) -> None:
-    """Have no other thread hold some locks at the moment of a fork.
+    """Make sure that no other thread holds some locks at the moment of a fork.
 
     Parameters
     ----------
     locks : callable
         Returns the locks, in the order in which to take them.
     in_child : callable
-        Called in the forked process, where every lock is free again, with the ``id``
-        of those that another thread did not give up within ``WAIT_SECONDS``: what they
-        guard may be half done.
+        Called in the forked process, where every lock is free again, with the ``id`` of
+        those that another thread did not release within ``WAIT_SECONDS``: what these
+        locks guard may be half done.
     """
     taken = threading.local()
 
@@ -110,7 +110,7 @@ def _after_in_child() -> None:
     global _inherited_torch
     _inherited_torch = "torch" in sys.modules
     if _used_torch:
-        # At once: only the thread that forked is there, and others will follow it.
+        # Now, while the thread that forked is the only one; others will come later.
         _compute_in_one_thread()
 
 
@@ -133,17 +133,19 @@ _STARTED_IN = _here()
 
 
 def absolute(path: str) -> str:
-    """Make a path whole, from the folder of the caller.
+    """Make a path absolute, from the folder of the caller.
 
-    joblib's loky workers stay in the folder in which they were started, wherever the
-    process that sends them work has gone since: in them, paths start from the folder
-    of that process. A worker that has changed its own folder keeps to it.
+    joblib's loky workers stay in the folder in which they were started, even if the
+    process that sends them work has changed its folder since. In them, paths start from
+    the folder of that process. If a worker has changed its own folder, paths start from
+    there.
     """
     is_worker = multiprocessing.current_process().name.startswith("LokyProcess")
     if is_worker and not os.path.isabs(path) and _here() == _STARTED_IN:
         try:
             path = os.path.join(psutil.Process(os.getppid()).cwd(), path)
         except (psutil.Error, OSError):
-            # Nobody can tell where the caller is: the path is taken from here.
+            # The caller's folder is not known: the path starts from this process's
+            # folder.
             pass
     return os.path.abspath(path)

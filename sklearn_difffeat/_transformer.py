@@ -93,10 +93,10 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     def _warn_truncated(
         self, n_truncated: int, n_rows: int, info: BackboneInfo
     ) -> None:
-        """Say once that inputs are not what they seem: texts cut, pictures black."""
+        """Warn, once, of inputs that were changed: texts cut, pictures black."""
 
     def _warn_of_cells(self, column: Column, info: BackboneInfo) -> None:
-        """Say once what can be seen of the cells, whether or not they are stored."""
+        """Warn, once, of what the cells themselves show, stored or not."""
         return
 
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
@@ -190,8 +190,9 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     ) -> DiffusionFeatureTransformer:
         """Fill the cache ahead of a search; no fit is needed.
 
-        Each row passes the model once for every timestep and draw. What was computed is
-        kept even when the call is interrupted: the same call then continues.
+        Each row passes the model once for every timestep and draw. If the call is
+        interrupted, what it has computed is kept, and the same call continues from
+        there.
 
         Parameters
         ----------
@@ -224,7 +225,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         self._validate_params()
         if not self.cache:
             raise ValueError(
-                f"cache={self.cache!r} is no cache to fill; set True or a path."
+                f"cache={self.cache!r} names no cache to fill; set True or a path."
             )
         column = self._column(X)
         source, info = self._locate(self._hub_options())
@@ -278,7 +279,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         return job, store_for(self.cache) if len(column.present) else None
 
     def _warn(self, column: Column, rows: Rows, job: Job, info: BackboneInfo) -> None:
-        """Say what is to be said of the rows, in one warning each."""
+        """Warn about the rows, once for each kind of problem."""
         n_rows = column.n_held
         if n_truncated := int(rows.truncated.sum()):
             self._warn_truncated(n_truncated, n_rows, info)
@@ -376,7 +377,7 @@ def _is_auto(value: Any) -> bool:
 
 
 def _as_given(value: Any, found: tuple[Any, ...]) -> Any:
-    """Return what was found for one value as one, for a list of them as a list."""
+    """Return one value if one was given, and a list if a list was given."""
     is_one = isinstance(value, (str, numbers.Integral)) or _is_grid(value)
     return found[0] if is_one else list(found)
 

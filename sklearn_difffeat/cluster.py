@@ -1,4 +1,4 @@
-"""For engines that bring their own workers: Ray, Spark, Dask and others."""
+"""For engines with their own workers: Ray, Spark, Dask and others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fill_store(
         partition as the engine gives it: a DataFrame, a pyarrow table, or a mapping
         from names to columns.
     folder : str or path
-        Made if it is not there.
+        Created if it does not exist.
     column : str, default=None
         The column to read of a partition.
     blocks, timesteps : int, str or list of them, default=None
@@ -62,7 +62,7 @@ def fill_store(
         When the partition has no such column, or a parameter or a cell is not valid;
         what was computed before is kept.
     TypeError
-        When ``column`` is given for what has no columns.
+        When ``column`` is given, but X has no columns.
     OSError
         When the folder cannot be written.
 
@@ -98,7 +98,7 @@ def fill_store(
             worker = clone(transformer).set_params(cache=store)
             worker.precompute(cells, blocks=blocks, timesteps=timesteps)
         finally:
-            # What was computed before an error is kept as well.
+            # What was computed before an error is kept, too.
             store.close()
             arriving = home.with_name(f".{home.stem}.{uuid.uuid4().hex}")
             try:

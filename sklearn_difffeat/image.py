@@ -48,7 +48,7 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         "l2" scales each pooled vector of a block and timestep to unit length, so that
         only its direction counts. "auto" as for the block, else None.
     n_draws : int, default=1
-        Noise draws averaged.
+        Number of noise draws to average.
     cache : True, str or path, default=None
         Store the features of each row, at all blocks, so that no row passes the model
         twice at the same timestep. True stores them in the memory of this process, a

@@ -44,7 +44,7 @@ def multilabel_report(
     top_k : int, default=3
         For the ``_top{k}`` scores only the k highest scores of a row count, and they
         still have to reach the threshold; of equal scores the first count. A label that
-        is not known in a row takes none of its k places.
+        is not known in a row is not counted among its k labels.
 
     Returns
     -------
@@ -55,10 +55,10 @@ def multilabel_report(
         ``CP``, ``CR``: mean over all labels of precision and recall; a label never
         predicted has precision 0. ``CF1``: harmonic mean of CP and CR.
         ``CF1_mean``: mean over labels of each label's F1, the other number that is
-        published under the name CF1. ``OP``, ``OR``, ``OF1``: over all decisions.
-        The same with ``_top{k}`` behind the name. All are taken over the entries of
-        Y_true that are known: average precision, precision and recall of a label are
-        over the rows where it is known.
+        published under the name CF1. ``OP``, ``OR``, ``OF1``: over all decisions. The
+        same with ``_top{k}`` after the name. All are taken over the entries of Y_true
+        that are known: average precision, precision and recall of a label are over the
+        rows where it is known.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def multilabel_report(
     """
     Y_true, known = split_unknown(Y_true)
     truth = check_indicator(Y_true, "Y_true").astype(int)
-    # Unsigned and boolean scores would not survive the minus below.
+    # The minus below would not work with unsigned and boolean scores.
     score = check_array(Y_score, input_name="Y_score", dtype=[np.float64, np.float32])
     check_consistent_length(truth, score)
     if truth.shape != score.shape:
@@ -156,7 +156,7 @@ def mean_average_precision(
 def average_precision(
     hit: NDArray[np.bool_], score: NDArray[Any], weight: NDArray[Any]
 ) -> float:
-    """That of scikit-learn, which checks its input for longer than it computes.
+    """As in scikit-learn, whose checks of the input take longer than the computation.
 
     Examples
     --------
@@ -167,14 +167,14 @@ def average_precision(
     """
     order = np.argsort(-score, kind="stable")
     hits, called = np.cumsum(weight[order] * hit[order]), np.cumsum(weight[order])
-    # Rows of equal scores are called together.
+    # Rows with equal scores are counted together.
     ends = np.flatnonzero(np.diff(score[order], append=np.nan))
     hits, called = hits[ends], called[ends]
     return float(np.diff(hits, prepend=0) @ (hits / called) / hits[-1])
 
 
 def _decisions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    # A single column would be read as binary: its negatives as a second label.
+    # A single column would be read as binary, with its negatives as a second label.
     labels = np.arange(truth.shape[1]) if truth.shape[1] > 1 else [1]
     counted = predicted.astype(int)
     macro, micro = (

@@ -41,7 +41,7 @@ from sklearn_difffeat._indicator import check_indicator, split_unknown
 __all__ = ["TunedThresholdsClassifierCV", "best_threshold"]
 
 
-# Of rows called: weights found and weights called wrongly, at every cut.
+# At every threshold: the weight of rows that are rightly called positive, and wrongly.
 _SCORES = {
     "f1": lambda hits, misses: 2 * hits / (hits + misses + hits[-1]),
     "balanced_accuracy": lambda hits, misses: (
@@ -72,9 +72,9 @@ def best_threshold(
     threshold, score : float
         ``proba >= threshold`` has this score, and no other threshold has a better one.
         The threshold is halfway between two probabilities, or between the lowest one
-        and 0, or the upper of the two where no number of their precision is between
-        them. 0.5 and NaN for a label that is constant, or nowhere known, over the rows
-        with a weight above 0.
+        and 0. It is the upper of the two if there is no number between them in their
+        precision. 0.5 and NaN if, over the rows with a weight above 0, the label is
+        constant or not known in any row.
 
     Raises
     ------
@@ -121,7 +121,8 @@ def best_threshold(
     )
     if not hits[-1] or not misses[-1]:
         return 0.5, np.nan
-    # To call no row is never better than to call every row, the last of these cuts.
+    # Calling no row positive is never better than calling every row, the last
+    # threshold.
     score = _SCORES[scoring](hits, misses)
     best = int(score.argmax())
     upper = cuts[best]
@@ -153,14 +154,14 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
     estimator_ : estimator
         Fitted on all rows.
     best_thresholds_ : ndarray of shape (n_labels,)
-        A label is present where its probability is at least this; 0.5 for a label
-        that is constant in y, or nowhere known.
+        A label is present where its probability is at least this; 0.5 for a label that
+        is constant in y, or not known in any row.
     best_scores_ : ndarray of shape (n_labels,)
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features,)
-        These two only where the fitted estimator has them.
+        These two only if the fitted estimator has them.
 
     Examples
     --------
@@ -208,9 +209,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             the threshold of a label is found on the rows where it is known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in the scores of the thresholds and in the fits of the
-            estimator. A weight of 2 is the row twice in the same fold, a weight of 0 is
-            the row left out, before the folds are made; folds given as lists of rows
-            keep their other rows.
+            estimator. A weight of 2 counts as the row twice in the same fold. A row of
+            weight 0 is left out before the folds are made; folds that are given as
+            lists of rows keep their other rows.
         **params : dict
             ``groups`` for the splitter, the rest for the estimator's ``fit``; with
             metadata routing, to whichever asks for it. Weights for a step of a
@@ -357,7 +358,7 @@ def _weights_in(params: dict[str, Any]) -> list[str]:
 
 
 def _weights_of_rows(params: dict[str, Any], X: Any) -> NDArray[np.float64] | None:
-    """The one weight of each row that a fit with these parameters goes by."""
+    """The one weight of each row that a fit with these parameters uses."""
     names = _weights_in(params)
     weights = [
         _check_sample_weight(
@@ -390,7 +391,7 @@ def _held_out_proba(
 ) -> NDArray[Any]:
     """Probabilities (n_samples, n_labels) of each row by the model of its fold.
 
-    cross_val_predict codes the values of y anew, and would take NaN for a class.
+    cross_val_predict encodes the values of y again, and would take NaN for a class.
     """
     held = np.concatenate([test for _, test in folds])
     if not np.array_equal(np.sort(held), np.arange(len(y))):

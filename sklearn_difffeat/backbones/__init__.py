@@ -22,7 +22,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Backbone":
-        # What a family derives from needs torch, which importing this does not.
+        # The base classes need torch, which is not imported with this package.
         from sklearn_difffeat.backbones._base import Backbone
 
         return Backbone

@@ -33,8 +33,8 @@ class Tokens:
     truncated : list of int
         Positions in the batch of the texts that were cut.
     keys : ndarray of shape (n, 2), uint64, or None
-        What each text's mask is drawn by, a function of the text alone. ``tokenize``
-        need not set it; without it nothing can be masked.
+        The numbers from which each text's mask is drawn; they depend only on the text.
+        ``tokenize`` need not set them, but without them nothing can be masked.
     """
 
     ids: torch.Tensor
@@ -44,12 +44,12 @@ class Tokens:
     keys: np.ndarray | None = None
 
     def __getitem__(self, rows: slice | np.ndarray) -> Tokens:
-        """Return some rows; which texts were cut is not kept."""
+        """Return some rows, without the record of which texts were cut."""
         keys = None if self.keys is None else self.keys[rows]
         return Tokens(self.ids[rows], self.attention[rows], self.real[rows], keys=keys)
 
     def by_length(self) -> list[tuple[torch.Tensor, Tokens]]:
-        """Part texts by their length: the rows of each part, and it without padding."""
+        """Group texts by length: the rows of each group, and its unpadded tokens."""
         lengths = self.attention.sum(dim=1).cpu()
         parts = []
         for length in lengths.unique().tolist():
@@ -75,7 +75,8 @@ class Backbone(ABC):
     stages : sequence of torch.nn.Module
         ``stages[k]`` is the module whose output is block k; 0 embeds the tokens.
     lock : threading.RLock
-        Held during a pass: hooks on a shared model see every thread's calls.
+        Held during a pass, because hooks on a shared model see the calls of all
+        threads.
     takes_prompt : bool
         Whether ``load`` and ``run`` take a text that the model is conditioned on.
     has_encoder : bool
@@ -128,7 +129,7 @@ class Backbone(ABC):
         """
 
     def take_prompt(self, source: Source, prompt: str) -> None:
-        """Make ready for passes with a prompt; its encoders are read from ``source``.
+        """Prepare for passes with a prompt; its encoders are read from ``source``.
 
         A model without texts has nothing to do.
         """
@@ -148,14 +149,14 @@ class Backbone(ABC):
 
     @abstractmethod
     def clean(self, inputs: Any) -> Any:
-        """Turn what a reader prepared of n rows into what noise is added to."""
+        """Turn n rows that a reader prepared into clean inputs, before noise."""
 
     def latents_of(self, flat: np.ndarray) -> torch.Tensor:
-        """Return clean inputs from how they are kept, (n, values of a row), float32."""
+        """Return clean inputs from their stored form, (n, values of a row), float32."""
         raise TypeError("Only models with an encoder have latents to keep.")
 
     def parts(self, inputs: Any) -> list[tuple[torch.Tensor, Any]]:
-        """Part clean inputs into what may run together.
+        """Split clean inputs into parts that may run together.
 
         Returns
         -------
@@ -167,10 +168,10 @@ class Backbone(ABC):
 
     @abstractmethod
     def noised(self, inputs: Any, timestep: int, seed: int, draw: int) -> Any:
-        """Bring clean inputs to a timestep, 0 being noise-free.
+        """Add the noise of a timestep to clean inputs; timestep 0 adds none.
 
-        What is drawn depends on the seed, the draw and a row's own content or shape,
-        never on the batch.
+        The noise depends on the seed, the draw and a row's own content or shape, never
+        on the batch.
         """
 
     @abstractmethod
@@ -246,8 +247,8 @@ class TextBackbone(Backbone):
     ----------
     mask_token_id : int
     hides_padding : bool
-        Whether attention can be kept from padding; where it cannot, texts of one
-        length run together.
+        Whether an attention mask can hide the padding; if not, texts of one length run
+        together.
     """
 
     mask_token_id: int

@@ -2,7 +2,8 @@
 
 Such a model writes a text block by block, each by masked diffusion. It was trained on
 the masked text followed by the unmasked one: a masked token sees its own block as it is
-masked, and the blocks before it unmasked. So it is run here, and the masked half read.
+masked, and the blocks before it unmasked. It is run in the same way here, and the
+masked half is read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class BlockDiffusionBackbone(RemoteTextBackbone):
         return super().activation_bytes(2 * size)
 
     def attention(self, ids: torch.Tensor) -> torch.Tensor:
-        """Say which of the 2 n tokens of a row see which, boolean (2 n, 2 n)."""
+        """Return which of the 2 n tokens of a row see which, boolean (2 n, 2 n)."""
         size = self.find_block_size(self.model.config)
         block = torch.arange(ids.shape[1] // 2, device=ids.device) // size
         own, before = block[:, None] == block, block[:, None] > block

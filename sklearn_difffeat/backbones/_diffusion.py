@@ -31,8 +31,8 @@ class Shape:
     sample_size : int
         Side in latents of the pictures that the model was trained on.
     step : int
-        Sides have to be multiples of so many latents: the side of a token, or of
-        ``tokens_per_step`` of them.
+        Sides have to be a multiple of this number of latents: the side of a token, or
+        of ``tokens_per_step`` tokens.
     largest : int or None
         The largest side in latents that the model has positions for.
     tokens_per_step : int
@@ -61,7 +61,7 @@ class DiffusionBackbone(ImageBackbone):
     flow : bool
         Whether it was trained by flow matching; DDPM's noise otherwise.
     reads_encoder : bool
-        Whether block 0 is the encoder's own map, where it has one that is worth it.
+        Whether block 0 is the encoder's own map, if the encoder has one.
     """
 
     model_class: ClassVar[Any]

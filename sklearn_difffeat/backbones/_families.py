@@ -47,7 +47,7 @@ FAMILIES = {
     "sdar": ("block_diffusion", "SDARBackbone"),
     "Dream": ("dream", "DreamBackbone"),
 }
-# Older checkpoints name one class for several architectures, told by this key.
+# Older checkpoints name one class for several architectures; this key tells them apart.
 LEGACY_FAMILIES = {
     ("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel",
     ("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel",

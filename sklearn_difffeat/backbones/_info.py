@@ -1,4 +1,4 @@
-"""What is known of a backbone before any weight is read."""
+"""What is known about a backbone before its weights are read."""
 
 from __future__ import annotations
 

@@ -41,11 +41,11 @@ class LatentCodec:
     factor : int
         Side of a latent in pixels.
     own_width : int or None
-        Channels of an encoder's own map, where that is worth reading by itself.
+        Channels of an encoder's own map, if that map is useful as block 0.
     largest : int or None
-        The largest side in pixels that makes a difference.
+        The largest side in pixels; larger pictures are resized to it.
     flat : bool
-        Whether it takes pictures; films otherwise.
+        Whether it takes pictures; otherwise it takes videos.
     by_channel : bool
         Whether most of its convolutions filter each channel by itself.
     """
@@ -92,8 +92,8 @@ class LatentCodec:
         # Features need no decoder: half of the memory.
         model.decoder = nn.Identity()
         if codec.flat and (dtype != torch.float32 or codec.by_channel):
-            # Convolutions of half precision run faster so, and those of float32 where
-            # each channel is filtered by itself; others do not.
+            # In this layout convolutions are faster in half precision, and in float32
+            # if each channel is filtered by itself; others are not.
             model = model.to(memory_format=torch.channels_last)
         return codec(config, model)
 
@@ -168,7 +168,7 @@ class PatchedCodec(LatentCodec):
 
 
 class FilmCodec(LatentCodec):
-    """The VAEs of Qwen-Image, for which a picture is a film of one frame.
+    """The VAEs of Qwen-Image, for which a picture is a video of one frame.
 
     That of 2.1 also has a channel of opacity, which is 1 all over.
     """
@@ -218,7 +218,7 @@ class RepresentationCodec(LatentCodec):
         super().__init__(config, model)
         self.channels = self.own_width = config["encoder_hidden_size"]
         self.factor = config["encoder_patch_size"]
-        # To this every picture is resized, so that more pixels show nothing more.
+        # Every picture is resized to this, so a larger one adds nothing.
         self.largest = config["encoder_input_size"]
         self._n_tokens = (self.largest // self.factor) ** 2
 

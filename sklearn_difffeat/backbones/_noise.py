@@ -27,10 +27,10 @@ def hide_tokens(
 ) -> torch.Tensor:
     """Choose the tokens that a masking rate hides.
 
-    Every real token is hidden on its own with probability ``rate``, as masked
-    diffusion models are trained: the k-th of a text has one uniform number u_k and is
-    hidden when u_k < rate. So masks are nested in the rate and blind to padding and to
-    the other texts.
+    Every real token is hidden independently with probability ``rate``, as in the
+    training of masked diffusion models: the k-th token of a text has one uniform number
+    u_k and is hidden when u_k < rate. So a token that is hidden at one rate is hidden
+    at each higher one, and padding and other texts make no difference.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Noising:
 
     @classmethod
     def describe(cls, source: Source, *, flow: bool) -> Noising:
-        """Read the scheduler's configuration, and check that it is of the kind.
+        """Read the scheduler's configuration, and check that it has this kind of noise.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A tokenizer of transformers that reads a text as text, and no more than it has to."""
+"""A tokenizer of transformers that reads plain text, and only as much as it needs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 # Characters of a text that are read for each token allowed, before more are.
 CHARACTERS_PER_TOKEN = 32
-# Tokens, or words, by which a part of a text has to pass the length allowed: merges
-# and added tokens near the cut could differ from those of the whole.
+# A part of a text has to be longer than allowed by this many tokens, or words: merges
+# and added tokens near the cut could differ from those of the whole text.
 MARGIN = 64
 # How far before the length asked for a part may be cut.
 WINDOW = 4096
@@ -68,11 +68,12 @@ class PlainTextTokenizer:
         self.lock = threading.Lock()
         added = tokenizer.added_tokens_decoder.get(mask_token_id)
         if tokenizer.is_fast and added is not None and not added.special:
-            # Only special tokens can be looked past.
+            # Only special tokens can be ignored.
             tokenizer.add_special_tokens({"mask_token": added.content})
-        # Tokens that no text may contain; the unknown word is one it may.
+        # Tokens that no text may contain; the token for unknown words is allowed.
         self.control_ids = self._find_control_ids()
-        # What was added and is no control token, and where a text holds it.
+        # Added tokens that are not control tokens, and a pattern that finds them in a
+        # text.
         self._added = self._find_added()
 
     @property
@@ -147,7 +148,7 @@ class PlainTextTokenizer:
         return self.tokenizer.convert_tokens_to_ids(tokens)
 
     def _without_control(self, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Make unknown words of control tokens that the vocabulary has as pieces."""
+        """Make control tokens that the vocabulary has as pieces unknown words."""
         written = real & torch.isin(ids, torch.tensor(self.control_ids))
         if not written.any():
             return ids
@@ -161,7 +162,7 @@ class PlainTextTokenizer:
         return ids.masked_fill(written, unknown)
 
     def _enough_of(self, text: str, max_length: int) -> str:
-        """Return a part of a text whose first tokens are surely those of the whole."""
+        """Return a part of a text that is sure to begin with the same tokens."""
         length = CHARACTERS_PER_TOKEN * max_length
         if self.tokenizer.truncation_side != "right":
             return text
@@ -180,12 +181,12 @@ class PlainTextTokenizer:
         ).encodings
         if at_space or len(row) <= max_length:
             return len(row) >= max_length + MARGIN
-        # A word is cut into tokens on its own, but the last one may go on.
+        # Each word is cut into tokens by itself, but the last word may be incomplete.
         return row.word_ids[-1] - row.word_ids[max_length] >= MARGIN
 
 
 def _find_cut(text: str, length: int) -> tuple[int, bool]:
-    """Return where to cut a text, at ``length`` or before, and whether at a space.
+    """Return where to cut a text, at ``length`` or before, and if it is at a space.
 
     The best place is between a word and one space. No number is cut, which some
     tokenizers group from its end, and no sequence of combined characters. Where there

@@ -43,13 +43,13 @@ class _TextProcessor:
 
 
 def _check_sentencepiece(source: Source, folder: str) -> None:
-    """Name what transformers takes for another kind of file when it is missing."""
+    """Name the packages that are missing, which transformers does not do."""
     files = [f"{folder}/{name}" for name in ("spiece.model", "tokenizer.model")]
     if source.find(f"{folder}/tokenizer.json") or not any(map(source.find, files)):
         return
     if not (is_sentencepiece_available() and is_protobuf_available()):
         raise ImportError(
-            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which takes "
+            f"backbone={source.name!r} has a {folder}/ of SentencePiece, which needs "
             "two more packages: pip install sentencepiece protobuf."
         )
 
@@ -108,7 +108,8 @@ class PromptedBackbone(DiffusionBackbone):
     def load(
         cls, source: Source, device: str, dtype: torch.dtype, prompt: str = ""
     ) -> PromptedBackbone:
-        # The text encoders come first, and are gone when the model needs the room.
+        # The text encoders come first, and are released before the model needs the
+        # memory.
         condition = cls.encode_prompt(source, prompt, device, dtype)
         backbone = super().load(source, device, dtype)
         assert isinstance(backbone, PromptedBackbone)
@@ -155,7 +156,7 @@ class PromptedBackbone(DiffusionBackbone):
         return cls.embed(pipeline, prompt)
 
     def take_prompt(self, source: Source, prompt: str) -> None:
-        # Where the model was read first, there may be other files by now.
+        # The files may have changed since the model was read.
         self.source = source
         if prompt not in self.conditions:
             with while_reading(), naming_damage(source):
@@ -173,7 +174,7 @@ class PromptedBackbone(DiffusionBackbone):
         self.take_prompt(self.source, prompt)
         n_rows, _, height, width = inputs.shape
         step = self.info.input_step // self.codec.factor
-        # For the hooks of this very call: passes hold the backbone's lock.
+        # For the hooks of this call only: passes hold the backbone's lock.
         n_steps = (height // step) * (width // step)
         self.n_tokens = n_steps * self.info.tokens_per_step**2
         condition = {
@@ -185,7 +186,7 @@ class PromptedBackbone(DiffusionBackbone):
 
 
 def without_padding(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Drop the tokens that a mask hides: nothing attends to them, but they cost."""
+    """Drop the tokens that a mask hides: they have no effect, but they take time."""
     real = mask[0].bool()
     real[0] = True
     return embeds[:, real]

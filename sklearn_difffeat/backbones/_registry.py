@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 MAX_LOADED = 4
 
 _loaded: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
-# Who holds a model's turn looks it up or loads it. A turn is never forgotten, so that
-# one taken before a fork is the one that other threads wait for meanwhile.
+# The thread that holds a model's lock looks the model up or loads it. These locks are
+# never removed, so that other threads wait for the same lock after a fork as before it.
 _turns: dict[tuple[Any, ...], threading.RLock] = {}
-# Guards the two above, for a moment at a time.
+# Guards the two above; held only for a moment.
 _lock = threading.Lock()
 _told: set[str] = set()
 # Whether this process was forked while another thread loaded a model.
@@ -45,12 +45,12 @@ _forked_while_loading = False
 def locate_backbone(
     name: str | os.PathLike[str], **options: Any
 ) -> tuple[Source, BackboneInfo]:
-    """Return where a backbone that may be run lies, and what its configuration says.
+    """Return where a backbone is, if it may be run, and what its configuration says.
 
     Raises
     ------
     ValueError
-        When it is none that is known, or carries code that is not trusted.
+        When it is not a known backbone, or has code that is not trusted.
     FileNotFoundError
         When it is only half downloaded.
     """
@@ -61,7 +61,8 @@ def locate_backbone(
     return replace(source, expected=info.fingerprint), info
 
 
-# A search asks at every fit and transform; that weights are missing is not remembered.
+# Cached, because a search asks at every fit and transform. Missing weights are an
+# error, which is not cached.
 @lru_cache(maxsize=32)
 def _check_weights_once(source: Source, fingerprint: str) -> None:
     check_weights(source)
@@ -69,7 +70,7 @@ def _check_weights_once(source: Source, fingerprint: str) -> None:
 
 @lru_cache(maxsize=32)
 def _describe(source: Source, fingerprint: str) -> BackboneInfo:
-    """Read the configuration; this, too, a search asks for again and again."""
+    """Read the configuration; cached, because a search asks for it many times."""
     info = family_of(source).describe(source)
     _check_unchanged(source, fingerprint, info.fingerprint)
     return replace(info, revision=source.revision, carries_code=carries_code(source))
@@ -141,14 +142,14 @@ def load_backbone(
 ) -> Backbone:
     """Return the loaded model, shared by every estimator of this process.
 
-    The ``MAX_LOADED`` models used last are kept; :func:`release_backbones` lets go.
-    A prompt is not part of what is loaded: it is encoded first, while there is room.
+    The ``MAX_LOADED`` models that were used last are kept; :func:`release_backbones`
+    frees them. The prompt is encoded before the model is loaded, while there is memory.
 
     Raises
     ------
     MemoryError
-        When the weights do not fit; nothing has been loaded then, nor downloaded
-        where the hub's listing tells.
+        When the weights do not fit; nothing has been loaded then, nor downloaded if the
+        hub's listing has the sizes.
     ValueError
         When the weights are damaged, or the files are no longer those described.
     OSError
@@ -169,7 +170,8 @@ def load_backbone(
     with _lock:
         turn = _turns.setdefault(key, threading.RLock())
     with turn:
-        # Until it is known that nothing changed, what is read may be half old half new.
+        # Until it is certain that the files did not change, a mixture of old and new
+        # may have been read.
         with _lock:
             backbone = _loaded.pop(key, None)
         if backbone is None:
@@ -195,8 +197,8 @@ def _load(source: Source, device: str, dtype: torch.dtype, prompt: str) -> Backb
     if source.on_hub:
         fetch(source)
     with while_reading(), naming_damage(source), without_progress_bars():
-        # Others may have been loaded meanwhile, and what was guessed from the hub's
-        # listing can be counted now.
+        # Other models may have been loaded meanwhile, and the size that was estimated
+        # from the hub's listing can be computed now.
         check_memory(source, device, dtype)
         return family.load(source, device, dtype, **options)
 
@@ -230,7 +232,7 @@ def release_backbones() -> int:
 
 
 def _locks_of_models() -> Iterator[Any]:
-    # Who holds one of these never waits for one that comes before it.
+    # A thread that holds one of these never waits for an earlier one.
     yield from list(_turns.values())
     for model in list(_loaded.values()):
         yield from model.locks

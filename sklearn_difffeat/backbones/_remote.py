@@ -2,7 +2,7 @@
 
 The code is run only for a user who trusts it. Only its class is used: the weights are
 put into it here, from safetensors, because such code was written for one version of
-transformers and does not keep up with what ``from_pretrained`` asks of a class.
+transformers, and later versions ask more of a class in ``from_pretrained``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Tied(NamedTuple):
 
 
 class RemoteTextBackbone(TokenizedBackbone):
-    """Base of a family: say where things are, and how the model is called.
+    """Base of a family, which states where things are and how the model is called.
 
     Attributes
     ----------
@@ -103,8 +103,8 @@ class RemoteTextBackbone(TokenizedBackbone):
         config = AutoConfig.from_pretrained(source.snapshot, **source.options)
         cls.adapt(config)
         tied = cls.tied if getattr(config, cls.tied.flag, False) else None
-        # transformers 5 cannot read how such code says what it ties. No feature needs
-        # the head, so it does not matter whether the two share memory.
+        # transformers 5 cannot read the list of tied weights in such code. No feature
+        # needs the head, so it does not matter whether the two share memory.
         config.tie_word_embeddings = False
         with local_torch_dtype(dtype), no_init_weights():
             model = kind(config)
@@ -175,7 +175,7 @@ def _find_class(source: Source, names: Sequence[str]) -> Any:
 
 @torch.no_grad()
 def _fill(model: torch.nn.Module, source: Source, tied: Tied | None) -> None:
-    """Copy the weights in, one tensor at a time, and refuse gaps."""
+    """Copy the weights in, one tensor at a time; a missing tensor is an error."""
     wanted = model.state_dict()
     filled = set()
     twins = []

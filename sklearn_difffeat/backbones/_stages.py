@@ -1,4 +1,4 @@
-"""The blocks of a text encoder that was not seen here before, and how they run."""
+"""The blocks of a text encoder that is not a known family, and how they run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def find_stages(body: Any, info: BackboneInfo) -> list[torch.nn.Module]:
 
 @torch.no_grad()
 def hides_padding(backbone: Any) -> bool:
-    """Check that each block runs once, in turn; return whether padding is hidden.
+    """Check that each block runs once, in order; return whether padding is hidden.
 
-    Two short passes of mask tokens tell.
+    Two short passes of mask tokens show this.
 
     Raises
     ------
     ValueError
-        When a block does not run in its turn, or not on one row of states.
+        When blocks do not run in order, or not on one row of states.
     """
     text, padding = backbone.mask_token_id, backbone.tokenizer.pad_token_id
     n_stages = len(backbone.stages)

@@ -1,4 +1,4 @@
-"""Passes and loading with torch's default switches, whatever the caller has set."""
+"""Passes and loading with torch's default switches, for any settings of the caller."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "ipu", "xla", "mtia", "m
 
 @contextmanager
 def while_reading() -> Iterator[None]:
-    """Surround what the libraries read from files."""
-    # They set the default precision themselves meanwhile.
+    """Set the switches while the libraries read files."""
+    # The libraries change the default precision themselves while they read.
     with torch.inference_mode(False), plain_torch(alone=True):
         yield
 
@@ -27,9 +27,9 @@ def while_reading() -> Iterator[None]:
 def plain_torch(*, alone: bool = False) -> Iterator[None]:
     """Compute without autocast, on the CPU by default, and in full float32.
 
-    Of autocast and the default device the caller's thread alone is concerned. The
-    default precision and that of matrix products are the whole process's: they are
-    changed only where they differ, and then no other thread is in here meanwhile.
+    Autocast and the default device are settings of the caller's thread. The default
+    precision and that of matrix products are settings of the whole process: they are
+    changed only if they differ, and then no other thread runs a pass meanwhile.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def plain_torch(*, alone: bool = False) -> Iterator[None]:
 
 
 class _Gate:
-    """Lets threads in together while the process's switches are as torch ships them.
+    """Lets threads in together while the process has torch's default switches.
 
-    A thread that has to change them goes in alone, and puts them back.
+    A thread that has to change the switches goes in alone, and sets them back.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ def _changes() -> list[Change]:
     dtype = torch.get_default_dtype()
     if dtype != torch.float32:
         change(torch.set_default_dtype, torch.float32, dtype)
-    # Any: torch makes up these modules as objects, which type checkers do not see.
+    # Any: torch creates these modules at run time, and type checkers do not know them.
     backends: Any = torch.backends
     on_gpu = torch.cuda.is_available()
     # torch has two kinds of switches for the precision of products, and refuses to
@@ -122,7 +122,7 @@ def _changes() -> list[Change]:
 
 
 def _set_precision(switch: Any, precision: str) -> None:
-    # "none" leaves it to the switch above, which may be where a precision comes from.
+    # "none" means that the switch above decides, which may be the one that was set.
     switch.fp32_precision = "none"
     if switch.fp32_precision != precision:
         switch.fp32_precision = precision

@@ -37,7 +37,7 @@ def number(source: Source, config: dict[str, Any], *names: str) -> int:
 def describe_text(
     source: Source, n_blocks: int, width: int, n_positions: int
 ) -> BackboneInfo:
-    """Say of a model in the layout of transformers what all text families say alike."""
+    """Describe a model in the layout of transformers, as for all text families."""
     config = source.read_json("config.json") or {}
     return BackboneInfo(
         name=source.name,
@@ -87,7 +87,7 @@ class TokenizedBackbone(TextBackbone):
     def _fill_empty(
         self, ids: torch.Tensor, attention: torch.Tensor, real: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give a text without any token one of padding to attend to."""
+        """Give a text without any token one padding token to attend to."""
         if not ids.shape[1]:
             ids, attention, real = (
                 torch.zeros(len(ids), 1, dtype=one.dtype)

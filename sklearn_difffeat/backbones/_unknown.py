@@ -1,4 +1,4 @@
-"""Texts that an embedded tokenizer has no pieces for, as in other languages."""
+"""Texts that an embedded tokenizer does not know, such as those in other languages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from sklearn_difffeat.checkpoints._source import EMBEDDED_ROOT
 
-# Characters by which a text is judged.
+# Number of characters of a text that are looked at.
 LOOKED_AT = 512
 
 

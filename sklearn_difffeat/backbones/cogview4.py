@@ -13,10 +13,10 @@ from sklearn_difffeat.backbones._prompt import PromptedBackbone
 
 
 class CogView4Backbone(PromptedBackbone):
-    """An MMDiT whose timestep counts even steps, of which each shifts the noise.
+    """An MMDiT whose timestep counts equal steps, before the noise is shifted.
 
-    Other flow models are told how much noise there is. This one is told t, for noise
-    that the scheduler shifts by the picture's size.
+    Other flow models get the amount of noise as their timestep. This one gets t, and
+    the noise is that of t after the scheduler's shift for the picture's size.
     """
 
     model_class = CogView4Transformer2DModel

@@ -16,7 +16,7 @@ PIPELINES = "DDPMPipeline", "DDIMPipeline"
 
 
 class DDPMBackbone(UNetBlocks):
-    """A U-Net of pixels, neither of latents nor of classes."""
+    """A U-Net of pixels, without latents and without classes."""
 
     model_class = UNet2DModel
 
@@ -27,7 +27,7 @@ class DDPMBackbone(UNetBlocks):
         classes = config.get("class_embed_type") or config.get("num_class_embeds")
         named = index.get("_class_name", PIPELINES[0])
         if classes or named not in PIPELINES:
-            needed = "is told a class" if classes else f"belongs to a {named!r}"
+            needed = "takes a class" if classes else f"belongs to a {named!r}"
             raise ValueError(
                 f"backbone={source.name!r} has a U-Net that {needed}; use one of "
                 f"{list(PIPELINES)} that makes pictures from noise alone."

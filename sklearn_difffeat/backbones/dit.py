@@ -78,13 +78,14 @@ class DiTBackbone(DiffusionBackbone):
     def call(
         self, latents: torch.Tensor, steps: torch.Tensor, condition: dict[str, Any]
     ) -> Any:
-        # The row after the last class is what guidance drops to (Meta's LabelEmbedder).
+        # The row after the last class is the null class of guidance (Meta's
+        # LabelEmbedder).
         null_class = torch.full_like(steps, self.model.config.num_embeds_ada_norm)
         return self.model(latents, timestep=steps, class_labels=null_class)
 
 
 class _ReadFirst(nn.Module):
-    """Shows an encoder's own map to whoever reads it, and embeds latents as before."""
+    """Gives an encoder's own map as block 0, and embeds latents as before."""
 
     def __init__(self, own_map: nn.Module, embed: nn.Module) -> None:
         super().__init__()
@@ -107,5 +108,5 @@ def _comes_from_meta(source: Source) -> bool:
     if any(map(META_RELEASE.search, paths)):
         return True
     legacy = config.get("_class_name") == LEGACY_CLASS or LEGACY_ENTRY in config
-    # All of the release learn a variance beside each channel (learn_sigma).
+    # All models of the release learn a variance for each channel (learn_sigma).
     return legacy and config.get("out_channels") == 2 * config.get("in_channels", 4)

@@ -11,7 +11,7 @@ from sklearn_difffeat.backbones._remote import RemoteTextBackbone, Tied, plain_r
 
 
 class DreamBackbone(RemoteTextBackbone):
-    """A bidirectional Qwen2; the state at a token foretells the one behind it."""
+    """A bidirectional Qwen2; the state at a token predicts the next token."""
 
     sizes = "num_hidden_layers", "hidden_size", "max_position_embeddings"
     tied = Tied(

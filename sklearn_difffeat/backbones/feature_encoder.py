@@ -84,9 +84,10 @@ class EfficientNetLiteEncoder(ModelMixin, ConfigMixin):
     feature_channels : int
         Those of the head, a convolution of 1 x 1 over the last stage, which the
         classifier pools, and twice those of the earlier stages, in this order: the
-        second time negated, so that a maximum also reads how little there is.
+        second time with the opposite sign, so that a maximum over the tokens also gives
+        their lowest values.
     block_out_channels : sequence of int
-        Channels at each resolution, from the finest on: its length tells the factor.
+        Channels at each resolution, from the finest on: its length gives the factor.
     scaling_factor : float
         1: latents are scaled by channel, with the buffers.
 

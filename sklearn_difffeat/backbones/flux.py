@@ -16,7 +16,7 @@ from sklearn_difffeat.backbones._diffusion import Shape
 from sklearn_difffeat.backbones._prompt import without_padding
 from sklearn_difffeat.backbones.sd3 import SD3Backbone
 
-# The guidance_scale that models distilled with guidance are told (FluxPipeline).
+# The guidance_scale that models distilled with guidance get (FluxPipeline).
 GUIDANCE = 3.5
 
 

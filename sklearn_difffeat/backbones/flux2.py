@@ -9,12 +9,12 @@ from diffusers import Flux2Transformer2DModel
 
 from sklearn_difffeat.backbones.flux import FluxBackbone
 
-# The guidance_scale that models distilled with guidance are told (Flux2Pipeline).
+# The guidance_scale that models distilled with guidance get (Flux2Pipeline).
 GUIDANCE = 4.0
 
 
 class Flux2Backbone(FluxBackbone):
-    """As Flux, but for positions on four axes, the last of which counts words."""
+    """As Flux, except that positions have four axes, of which the last counts words."""
 
     model_class = Flux2Transformer2DModel
     pipelines = ("Flux2KleinPipeline", "Flux2Pipeline")

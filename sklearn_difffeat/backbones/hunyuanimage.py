@@ -10,7 +10,7 @@ from diffusers import HunyuanImageTransformer2DModel
 from sklearn_difffeat.backbones._prompt import without_padding
 from sklearn_difffeat.backbones.flux import FluxBackbone
 
-# The distilled_guidance_scale of HunyuanImagePipeline, which tells it times 1000.
+# The distilled_guidance_scale of HunyuanImagePipeline, which passes it times 1000.
 GUIDANCE = 3.25 * 1000
 
 
@@ -44,7 +44,8 @@ class HunyuanImageBackbone(FluxBackbone):
         return self.model(
             latents,
             time,
-            # A step from here to the picture, where a model is told where steps end.
+            # The step ends at the clean picture, for a model that also gets the end of
+            # a step.
             timestep_r=torch.zeros_like(time) if config.use_meanflow else None,
             guidance=torch.full_like(time, GUIDANCE)
             if config.guidance_embeds

@@ -28,7 +28,7 @@ VOCABULARIES = [
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model",
     "sentencepiece.bpe.model",
 ]  # fmt: skip
-# RoBERTa and its kin count positions from padding_idx + 1, as fairseq does.
+# RoBERTa and models like it count positions from padding_idx + 1, as in fairseq.
 COUNTED_FROM_PADDING = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",

@@ -34,7 +34,7 @@ class MDLMBackbone(RemoteTextBackbone):
 
     @staticmethod
     def find_mask_token(config: Any) -> int:
-        # The one token behind the tokenizer's vocabulary (mask_index in diffusion.py of
+        # The one token after the tokenizer's vocabulary (mask_index in diffusion.py of
         # github.com/kuleshov-group/mdlm).
         return config.vocab_size - 1
 

@@ -35,7 +35,7 @@ class UNetBlocks(DiffusionBackbone):
         return [model.conv_in, *model.down_blocks, *middle, *model.up_blocks]
 
     def hidden_states(self, output: Any) -> torch.Tensor:
-        # A block on the way down returns what it hands across as well.
+        # A block on the way down also returns what goes across to the way up.
         features = output[0] if isinstance(output, tuple) else output
         return features.flatten(2).mT
 
@@ -63,8 +63,8 @@ class UNetBackbone(UNetBlocks, PromptedBackbone):
         if prompt or index["_class_name"] == cls.pipelines[0] or not zeroed:
             return super().encode_prompt(source, prompt, device, dtype)
         # SDXL was trained with zeros for no text (force_zeros_for_empty_prompt of its
-        # pipeline); of these one token does for all. What is not the pooled text are
-        # the six numbers of its sizes below.
+        # pipeline), for which one token is enough. The rest of the pooled input is the
+        # six sizes below.
         config = source.read_json("unet/config.json") or {}
         times = 6 * config["addition_time_embed_dim"]
         pooled = config["projection_class_embeddings_input_dim"] - times
@@ -92,8 +92,8 @@ class UNetBackbone(UNetBlocks, PromptedBackbone):
         added = None
         if "text_embeds" in condition:
             height, width = (side * self.codec.factor for side in latents.shape[-2:])
-            # SDXL (arXiv 2307.01952, section 2.2) is told the original size, what was
-            # cropped, and the size now.
+            # SDXL (arXiv 2307.01952, section 2.2) gets the original size, the cropping,
+            # and the present size.
             sizes = latents.new_tensor([height, width, 0, 0, height, width])
             added = {
                 "text_embeds": condition["text_embeds"],

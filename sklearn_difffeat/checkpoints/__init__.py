@@ -1,1 +1,1 @@
-"""Where weights come from: embedded, a folder or the hub; read, checked, trusted."""
+"""Where weights come from: embedded, a folder or the hub; how they are checked."""

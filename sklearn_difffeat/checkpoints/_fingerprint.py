@@ -18,19 +18,19 @@ WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 SMALL_SUFFIXES = {
     ".json", ".txt", ".model", ".jinja", ".py", ".spm", ".bpe", ".vocab", ".tiktoken",
 }  # fmt: skip
-# Beside the model, not of it: hidden folders, and what a training leaves behind.
+# Not part of the model: hidden folders, and what a training run leaves there.
 OTHER_FOLDERS = re.compile(r"\..*|__pycache__|checkpoint-\d+")
-# Time stamps move on in ticks of up to 10 ms: a file that was written within the last
-# one may change again without another stamp.
+# Time stamps change in steps of up to 10 ms: a file that was written within the last
+# step may change again without another stamp.
 TICK_NS = 20_000_000
 N_ATTEMPTS, N_THREADS = 3, 4
 
 
-# What of a file's state changes with its content. A program can put the time of the
-# last change (mtime) back; that at which the file's own entry was changed it cannot.
+# The parts of a file's state that change with its content. A program can reset the time
+# of the content's last change (mtime), but not that of the file's entry (ctime).
 _stamp = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
-# Of this process alone: in a home folder that several machines share, one path may
-# mean another file on each of them.
+# For this process only: on several machines that share a home folder, one path may mean
+# a different file on each.
 _digests: dict[str, tuple[Any, str]] = {}
 
 
@@ -63,11 +63,11 @@ def folder_fingerprint(folder: str) -> str:
 def _stamps(
     folder: str, above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the files that count, also those behind links, with their stamps."""
+    """Yield the files that count, including those behind links, with their stamps."""
     state = os.stat(folder)
     here = state.st_dev, state.st_ino
     if here in above:
-        # A link to a folder that this one lies in.
+        # A link to a folder that contains this one.
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -80,7 +80,7 @@ def _stamps(
                 try:
                     state = entry.stat()
                 except FileNotFoundError:
-                    # A link to nowhere: that a file is missing is said by others.
+                    # A broken link: missing files are reported elsewhere.
                     continue
                 if stat.S_ISREG(state.st_mode):
                     yield entry.path, _stamp(state)
@@ -99,4 +99,4 @@ def _digest(path: str) -> str:
         if _stamp(os.stat(path)) == _stamp(state):
             _digests[path] = _stamp(state), digest
             return digest
-    raise OSError(None, "it is being written to; wait until it is whole", path)
+    raise OSError(None, "it is being written to; wait until it is complete", path)

@@ -1,4 +1,4 @@
-"""What the hub holds of a repository, and what its cache on this machine does."""
+"""What the hub, and its cache on this machine, hold of a repository."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _sizes: dict[tuple[str, str], dict[str, int] | None] = {}
 def look_up(name: str, revision: str | None) -> str:
     """Ask the hub which commit a revision is, and remember the sizes of its files.
 
-    Downloading would retry for half a minute where there is no network; this asks
-    once.
+    Without network a download would retry for half a minute; this asks once.
 
     Raises
     ------
@@ -43,7 +42,7 @@ def look_up(name: str, revision: str | None) -> str:
 def file_sizes(name: str, commit: str | None, *, ask: bool) -> dict[str, int] | None:
     """Return the sizes of a commit's files; None where they are not known.
 
-    The hub is asked only when ``ask`` is True, and not again where it did not answer.
+    The hub is asked only when ``ask`` is True, and not again after it did not answer.
     """
     if ask and commit is not None and (name, commit) not in _sizes:
         try:

@@ -1,4 +1,4 @@
-"""What surrounds the loading of weights: errors that name the model, fewer bars."""
+"""Around the loading of weights: errors that name the model, and fewer bars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def naming_damage(source: Source) -> Iterator[None]:
 
 
 def _is_of_pickle(error: BaseException | None) -> bool:
-    # diffusers raises an error of its own from torch's.
+    # diffusers raises its own error from torch's.
     while error is not None:
         if isinstance(error, UnpicklingError):
             return True
@@ -42,7 +42,7 @@ def _is_of_pickle(error: BaseException | None) -> bool:
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Show no bars of the libraries for what is read from disk in a moment.
+    """Hide the libraries' progress bars for reading from disk, which is fast.
 
     The hub's own bars, of downloads, stay.
     """

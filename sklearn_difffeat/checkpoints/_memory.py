@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def free_memory() -> int:
-    """Return the bytes of main memory that can be had."""
+    """Return the bytes of main memory that are available."""
     limit = _cgroup_memory(Path("/sys/fs/cgroup"))
     available = psutil.virtual_memory().available
     return available if limit is None else min(available, limit)
 
 
 def _cgroup_memory(root: Path) -> int | None:
-    """What a container's limit leaves, cached files not counted as used."""
+    """What a container's limit leaves free; cached files do not count as used."""
     old = "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"
     for limit, used, stat in (
         ("memory.max", "memory.current", "memory.stat"),
@@ -56,7 +56,7 @@ def check_memory(source: Source, device: str, dtype: torch.dtype) -> None:
     Raises
     ------
     MemoryError
-        Naming what the weights take and what is free.
+        With the size of the weights and the free memory.
     """
     needed = loaded_bytes(source, dtype.itemsize)
     if needed is None:
@@ -76,7 +76,7 @@ def check_memory(source: Source, device: str, dtype: torch.dtype) -> None:
 
 
 def release_device_memory() -> None:
-    """Hand memory that torch keeps for itself back to the devices."""
+    """Return the memory that torch keeps for later to the devices."""
     import torch
 
     if torch.cuda.is_available():

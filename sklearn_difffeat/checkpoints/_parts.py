@@ -10,7 +10,7 @@ import torch
 from sklearn_difffeat.checkpoints._source import Source, check_complete
 from sklearn_difffeat.checkpoints._weights import find_weights
 
-# Configurations of parts that are no models; tokenizer_2/ has a tokenizer's.
+# Configurations of parts that are not models; tokenizer_2/ has a tokenizer's.
 CONFIGS = {
     "": "model_index.json",
     "processor": "tokenizer_config.json",
@@ -21,7 +21,7 @@ FLAT = "unet", "scheduler"
 
 
 def read_part(source: Source, folder: str) -> dict[str, Any]:
-    """Return the configuration of a part that a pipeline cannot do without.
+    """Return the configuration of a part that a pipeline needs.
 
     The folder "" is the pipeline itself.
 
@@ -48,7 +48,7 @@ def defaults_of(kind: Any) -> dict[str, Any]:
 
 
 def place_of(source: Source, folder: str) -> str:
-    """Return where a part lies: its folder and a slash, or nothing for the root.
+    """Return where a part is: its folder and a slash, or nothing for the root.
 
     Pipelines of a U-Net and a scheduler were published without folders.
     """
@@ -78,17 +78,17 @@ def load_part(
     )
     check_complete(source, {*loading["missing_keys"], *loading["mismatched_keys"]})
     for parameter in model.parameters():
-        # diffusers takes a whole file as it is where its first tensor, a table of
-        # positions in SD3, is of the precision that the model keeps it in.
+        # diffusers does not convert a file whose first tensor, a table of positions in
+        # SD3, already has the precision that the model keeps it in.
         parameter.data = parameter.data.to(dtype)
     return settle(model, device)
 
 
 def settle(model: Any, device: str) -> Any:
-    """Bring a model that was just loaded to its device, ready to be run.
+    """Move a model that was just loaded to its device, ready to run.
 
-    What stays in main memory is copied: it would be the mapped file itself, and change
-    with it when another program writes new weights there.
+    Weights that stay in main memory are copied. Otherwise they would be the mapped file
+    itself, and change when another program writes new weights there.
     """
     model = model.eval().requires_grad_(False).to(device)
     for tensor in (*model.parameters(), *model.buffers()):

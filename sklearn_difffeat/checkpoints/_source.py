@@ -1,4 +1,4 @@
-"""Where a backbone's files lie: in the package, in a folder, or on the hub."""
+"""Where a backbone's files are: in the package, in a folder, or on the hub."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sklearn_difffeat.checkpoints._fingerprint import folder_fingerprint
 EMBEDDED_ROOT = Path(__file__).parent / "embedded"
 DENOISERS = ("transformer", "unet")
 MARKERS = ("model_index.json", "config.json", "transformer/config.json")
-# Model types that transformers took over from code on the hub, which their checkpoints
-# still name; it is not run.
+# Model types that were code on the hub, which their checkpoints still name. Now they
+# are part of transformers, and the code on the hub is not run.
 PORTED = ("eurobert", "nomic_bert")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -32,8 +32,8 @@ def embedded_names() -> list[str]:
 class Source:
     """A folder in the hub's layout, or a hub id with the commit it resolved to.
 
-    ``expected`` is the fingerprint that was described and under which features are
-    kept; what is loaded has to have it still.
+    ``expected`` is the fingerprint at the time of the description, under which features
+    are stored; the weights that are loaded must still have it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Source:
     expected: str | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # On another machine the package lies in another folder.
+        # On another machine the package is in another folder.
         if self.location == _embedded(self.name, None).location:
             return _embedded, (self.name, self.expected)
         return super().__reduce_ex__(protocol)
@@ -85,7 +85,7 @@ class Source:
 
     @property
     def ported(self) -> bool:
-        """Whether transformers has the code that its authors put beside the weights."""
+        """Whether transformers now has the code that was published with the weights."""
         config = self.read_json("config.json") or {}
         return config.get("model_type") in PORTED
 
@@ -129,7 +129,7 @@ class Source:
         try:
             metadata = (card and metadata_load(card)) or {}
         except (ValueError, yaml.YAMLError):
-            # What cannot be read states nothing.
+            # A card that cannot be read states no licence.
             return None
         found = metadata.get("license")
         if found == "other":
@@ -168,14 +168,14 @@ def locate(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> Source:
-    """Find out what a backbone's name stands for; touches the hub for hub ids only.
+    """Find out what a backbone's name stands for; asks the hub only for hub ids.
 
     A revision is of a hub id; folders and embedded backbones have no other.
 
     Raises
     ------
     ValueError
-        When the name is no embedded backbone, no folder and no hub id.
+        When the name is not an embedded backbone, a folder or a hub id.
     OSError
         When a hub id is neither cached nor reachable.
     """
@@ -214,7 +214,7 @@ def _resolve(source: Source) -> Source:
             sizes = _hub.file_sizes(source.location, commit, ask=False) or {}
             for marker in MARKERS:
                 if marker in sizes:
-                    # By the revision's name, so that it is known without network.
+                    # Under the revision's name, so that it is found without network.
                     _hub.download(source.location, marker, source.revision)
                     break
             return replace(source, revision=commit)
@@ -235,7 +235,7 @@ def _resolve(source: Source) -> Source:
 
 
 def check_complete(source: Source, missing: set[Any]) -> None:
-    """Refuse weights that lack tensors: libraries would make them up at random."""
+    """Refuse weights that lack tensors: the libraries would fill them at random."""
     if missing:
         raise ValueError(
             f"backbone={source.name!r} lacks {len(missing)} of the tensors that its "
@@ -245,7 +245,7 @@ def check_complete(source: Source, missing: set[Any]) -> None:
 
 
 def carries_code(source: Source) -> bool:
-    """Whether a configuration names code that lies beside the weights."""
+    """Whether a configuration names code that is stored beside the weights."""
     files = [f"{part}/config.json" for part in DENOISERS]
     if not any(map(source.at_hand, files)):
         files = ["tokenizer_config.json"] + ["config.json"] * (not source.ported)

@@ -1,4 +1,4 @@
-"""Which files hold a model's weights, whether they are whole, how large they are."""
+"""Which files hold a model's weights, whether all are there, how large they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_difffeat.checkpoints._fingerprint import SMALL_SUFFIXES
 from sklearn_difffeat.checkpoints._hub import download, file_sizes
 from sklearn_difffeat.checkpoints._source import DENOISERS, Source
 
-# As from_pretrained of transformers and of diffusers look for them.
+# The names that from_pretrained of transformers and diffusers looks for.
 NAMES = (
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
@@ -21,14 +21,14 @@ NAMES = (
     "diffusion_pytorch_model.bin",
 )
 STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-# Where a model is there in several precisions or states only, the first is taken.
+# If a model has only variants, the first of these that it has is taken.
 VARIANTS = ("fp32", "fp16", "bf16", "ema")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 LFS_POINTER = b"version https://git-lfs"
 
 
 def _stages(source: Source) -> list[list[str]]:
-    """Return the folders that are in memory together: text encoders come and go."""
+    """Return the folders that are in memory together: text encoders are released."""
     if not any(source.at_hand(f"{part}/config.json") for part in DENOISERS):
         return [[""]]
     index = source.read_json("model_index.json") or {}
@@ -55,7 +55,7 @@ def find_weights(source: Source, part: str) -> Weights:
     Raises
     ------
     ValueError
-        When there are variants alone, and several that mean something unknown.
+        When there are only variants, and several with unknown names.
     """
     for name in NAMES:
         if files := _files(source, part, name):
@@ -113,14 +113,14 @@ def _is_whole(path: Path | None) -> bool:
 
 
 def check_weights(source: Source) -> None:
-    """Refuse a model whose weight files are not all here and cannot be fetched.
+    """Refuse a model whose weight files are not all here and cannot be downloaded.
 
     Raises
     ------
     FileNotFoundError
         Naming the first file that is missing.
     ValueError
-        When a part is quantised, which would have to be undone to compute with it.
+        When a part is quantised: its weights would have to be converted back first.
     """
     for part in (part for stage in _stages(source) for part in stage):
         config = source.read_json(f"{part}config.json") or {}
@@ -147,8 +147,8 @@ def check_weights(source: Source) -> None:
 def fetch(source: Source) -> None:
     """Download the weights that are not in the cache, with progress bars.
 
-    What is left to ``from_pretrained`` of a hub id asks the hub again, and again where
-    there is no network; of a :attr:`Source.snapshot` it does not.
+    ``from_pretrained`` of a hub id would ask the hub for each missing file, and retry
+    without network. With a :attr:`Source.snapshot` it does not ask.
     """
     fetch_small(source)
     for file in weight_files(source):
@@ -174,7 +174,7 @@ def _fetch_file(source: Source, file: str) -> None:
 def loaded_bytes(source: Source, bytes_per_number: int) -> int | None:
     """Return what the weights take in memory at a precision; None if unknown.
 
-    Exact where the files are here; else guessed from their sizes and the
+    Exact if the files are here; otherwise estimated from their sizes and the
     configuration, which may not name the precision that they are stored in.
     """
     counts = [

@@ -1,4 +1,4 @@
-"""Data sets: one that ships with the package, and readers of what is on disk.
+"""Data sets: one that comes with the package, and readers of data sets on your disk.
 
 Nothing needs a network, and nothing is downloaded.
 """

@@ -46,7 +46,7 @@ def load_cifar100(
 ) -> Bunch | tuple[pd.DataFrame, np.ndarray]:
     """Read CIFAR-100's binary version from a folder; nothing is downloaded.
 
-    The Python version is a pickle, which could run anything, and is never opened.
+    The Python version is a pickle, which could run any code, and is never opened.
 
     =================   ==================================
     Classes             100, or 20 coarse ones
@@ -68,7 +68,7 @@ def load_cifar100(
     -------
     data : :class:`~sklearn.utils.Bunch`
         ``data`` : DataFrame with the column ``image``, uint8 arrays of shape (32, 32,
-        3); the pixels stay in the file until they are looked at.
+        3); the pixels stay in the file until they are read.
         ``target`` : int ndarray of shape (n_images,), classes by number.
         ``target_names`` : list of str.
         ``groups`` : int ndarray of shape (n_images,), each image its own.
@@ -81,7 +81,7 @@ def load_cifar100(
     FileNotFoundError
         When a file is missing, naming it and where it is published.
     ValueError
-        When the file is cut, or not of CIFAR-100's binary version.
+        When the file is incomplete, or not of CIFAR-100's binary version.
 
     Warns
     -----

@@ -1,4 +1,4 @@
-"""What the builder of the data set and the pretraining corpus both know of OpenClipart.
+"""Reading OpenClipart, for the builder of the data set and the pretraining corpus.
 
 The Debian packages ``openclipart-png`` and ``openclipart-svg`` install the same
 drawings twice: a PNG under ``png/<category>/`` and an SVG of the same name, whose
@@ -20,7 +20,7 @@ from PIL import Image
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 DC = "{http://purl.org/dc/elements/1.1/}"
 
-# What a Perl script wrote in place of descriptions it could not read.
+# A Perl script wrote this in place of descriptions that it could not read.
 LEFTOVER = re.compile(r"HASH\(0x[0-9a-f]+\)")
 SPLIT_SALT = "openclipart/548"
 TEST_SHARE = 0.30
@@ -28,7 +28,7 @@ TEST_SHARE = 0.30
 
 @dataclass(frozen=True)
 class Drawing:
-    """One distinct drawing: where it lies and what its author said of it."""
+    """One distinct drawing: its files, title, description and keywords."""
 
     png: Path
     name: str
@@ -38,7 +38,7 @@ class Drawing:
 
     @property
     def text(self) -> str:
-        """Title and description as one text, each said once."""
+        """Title and description as one text, without repetition."""
         if not self.description or self.description.lower() == self.title.lower():
             return self.title
         return f"{self.title}. {self.description}" if self.title else self.description

@@ -216,10 +216,10 @@ def _annotations(
     needed = ["images", "annotations"] + ["categories"] * (kind == "instances")
     if missing := [name for name in needed if name not in found]:
         raise ValueError(
-            f"{path} has no {missing[0]!r}, so it is no file of COCO's {kind}; get it "
-            f"from {WHERE}."
+            f"{path} has no {missing[0]!r}, so it is not a file of COCO's {kind}; get "
+            f"it from {WHERE}."
         )
-    # Names of 2014 tell their subset, "COCO_train2014_000000000009.jpg".
+    # Names of 2014 contain their subset, "COCO_train2014_000000000009.jpg".
     names = [str(one["file_name"]) for one in found["images"][:1]]
     is_2014 = [name.startswith("COCO_") for name in names]
     fits = [name.startswith(f"COCO_{subset}2014_") for name in names]

@@ -1,4 +1,4 @@
-"""What the readers of data sets share: finding files, and saying what is lost."""
+"""What the readers of data sets share: finding files, and errors for missing ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Characters read at a time of a file that is not held whole.
+# Number of characters read at a time from a large file.
 PART = 1 << 24
 
 
@@ -22,7 +22,7 @@ def existing(path: Path, what: str, where: str) -> Path:
     Raises
     ------
     FileNotFoundError
-        Naming the path, what it would hold and where it is published.
+        With the path, what it should contain and where it is published.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}, {what}; get it from {where}.")
@@ -35,7 +35,7 @@ def first_folder(root: Path, names: Sequence[str], what: str, where: str) -> Pat
     Raises
     ------
     FileNotFoundError
-        Naming ``root`` and the folders looked for.
+        With ``root`` and the folders looked for.
     """
     for name in names:
         if (root / name).is_dir():
@@ -45,12 +45,12 @@ def first_folder(root: Path, names: Sequence[str], what: str, where: str) -> Pat
 
 
 def read_json(path: Path, kind: type, where: str) -> Any:
-    """Return what a JSON file holds, which has to be a dict or a list.
+    """Return the content of a JSON file, which has to be a dict or a list.
 
     Raises
     ------
     ValueError
-        When the file is damaged, or holds something else.
+        When the file is damaged, or contains something else.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -66,20 +66,19 @@ def read_json(path: Path, kind: type, where: str) -> Any:
 
 
 def iter_json_list(path: Path, where: str) -> Iterator[Any]:
-    """Yield the objects of a JSON list one by one, without holding the file.
+    """Yield the objects of a JSON list one by one, without loading the whole file.
 
     Raises
     ------
     ValueError
-        When the file is damaged, or no list.
+        When the file is damaged, or is not a list.
     """
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8") as file:
         text = file.read(PART).lstrip()
         if not text.startswith("["):
             raise ValueError(
-                f"{path} holds no list, as it does in this data set; get it "
-                f"from {where}."
+                f"{path} is not a list, as it is in this data set; get it from {where}."
             )
         at, ended = 1, False
         while True:
@@ -119,12 +118,12 @@ def one_line(text: Any, image: int, path: Path, where: str) -> str:
 
 
 def paths_of(names: Sequence[str], folders: Sequence[Path], where: str) -> np.ndarray:
-    """Return the paths of images by their names, None for those that are not there.
+    """Return the paths of images by their names; None for missing images.
 
     Warns
     -----
     UserWarning
-        Once, with the number of images that are listed and not there.
+        Once, with the number of images that are listed but missing.
     """
     there: dict[str, str] = {}
     for folder in reversed(folders):
@@ -147,7 +146,7 @@ def paths_of(names: Sequence[str], folders: Sequence[Path], where: str) -> np.nd
 def check_count(count: int, published: int, what: str, path: Path) -> None:
     """Warn when a list is not as long as the one that was published.
 
-    Less than half of it is an excerpt that somebody made, and no accident.
+    A list of less than half the length is taken for an excerpt, made on purpose.
     """
     if count != published and 2 * count >= published:
         warnings.warn(
@@ -189,7 +188,7 @@ def with_texts(
 
 
 def frame_of(**columns: np.ndarray) -> pd.DataFrame:
-    """Return columns of cells as they are: pandas would turn None into NaN."""
+    """Return columns of cells unchanged: pandas would turn None into NaN."""
     series = {name: pd.Series(c, dtype=object) for name, c in columns.items()}
     return pd.DataFrame(series)
 

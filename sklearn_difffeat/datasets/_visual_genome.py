@@ -181,7 +181,8 @@ def load_vg500(
 def _region_texts(path: Path, numbers: np.ndarray) -> list[list[str]]:
     """Return the descriptions of each image's regions.
 
-    The file takes several gigabytes as Python objects, so it is read by images.
+    The file would take several gigabytes as Python objects, so it is read image by
+    image.
     """
     texts: dict[int, list[str]] = {number: [] for number in numbers.tolist()}
     for image in iter_json_list(path, WHERE_IMAGES):
@@ -190,7 +191,7 @@ def _region_texts(path: Path, numbers: np.ndarray) -> list[list[str]]:
                 f"{path} holds an image without regions, so it is of another release; "
                 f"get the file from {WHERE_IMAGES}."
             )
-        # Earlier versions have only "id", and the image's in each region.
+        # Earlier versions have only "id", and the image's id in each region.
         number = image.get("image_id", image.get("id"))
         if number in texts:
             phrases = [one["phrase"] for one in image["regions"]]

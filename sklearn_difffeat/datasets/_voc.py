@@ -24,7 +24,7 @@ CLASSES = (
     "motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
 COUNTS = {"train": 2_501, "val": 2_510, "trainval": 5_011, "test": 4_952}
-# What the lists say of a class: present, only in objects marked difficult, absent.
+# The lists' entry for a class: present, only in objects marked difficult, absent.
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 VALUE_OF_DIFFICULT = {"unknown": np.nan, "negative": 0, "positive": 1}
 DESCRIPTION = """PASCAL VOC 2007, {subset}: photographs, without texts.

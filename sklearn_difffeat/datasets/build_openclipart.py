@@ -94,7 +94,8 @@ def write_archive(root: str | Path, out: str | Path) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for drawing, words in tqdm(items, unit="item"):
             picture = render(drawing.png)
-            # Some drawings were filed twice; two files, one picture, maybe two parts.
+            # Some drawings are there twice: two files of one picture, maybe in both
+            # parts.
             digest = pixel_digest(picture)
             if digest in seen:
                 continue

@@ -178,7 +178,7 @@ class EmbeddingDisplay:
                 *points[colors_of == number].T, s=size, c=COLORS[number],
                 marker=MARKERS[number], lw=0, alpha=0.85, label=str(name),
             )  # fmt: skip
-        # Distances of a t-SNE have no unit; ticks would feign one.
+        # Distances of a t-SNE have no unit, so ticks would be misleading.
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel("t-SNE 1", fontsize=12)
         ax.set_ylabel("t-SNE 2", fontsize=12)

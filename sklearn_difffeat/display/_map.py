@@ -24,7 +24,7 @@ class BlockTimestepDisplay:
     blocks, timesteps : sequence
         Values of the rows and columns.
     path : list of tuple of (row, column), default=()
-        The way of a local search.
+        The places that a local search went to, in order.
     score_name : str, default="mean test score"
         Label of the colour bar.
     title : str, default=None
@@ -86,7 +86,7 @@ class BlockTimestepDisplay:
             "image" or "text", or any part of the parameters' path that only one
             transformer has; None where there is only one.
         metric : str, default=None
-            With several metrics, which; None is the one of ``refit``, else the first.
+            Which one of several metrics; None is the one of ``refit``, else the first.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         **plot_options
@@ -141,7 +141,7 @@ class BlockTimestepDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         cmap : str or Colormap, default="cividis"
-            Reads the same for colour-blind readers and in grey.
+            Looks the same to colour-blind readers, and can be printed in grey.
         include_values : bool, default=True
             Write the score into every cell that was tried.
         values_format : str, default=".3f"
@@ -163,7 +163,7 @@ class BlockTimestepDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         scores = np.ma.masked_invalid(np.asarray(self.scores, dtype=float))
         figure, ax = new_axes(ax)
-        # Hatches show where the masked cells of the image let them through.
+        # The hatches are visible through the masked cells of the image.
         ax.patch.set(facecolor="white", edgecolor="0.75", hatch="///")
         options = {"cmap": cmap, "aspect": "auto", "origin": "lower"} | (im_kw or {})
         self.im_ = ax.imshow(scores, **options)
@@ -201,7 +201,7 @@ class BlockTimestepDisplay:
             column, row - 0.2, format(scores[row, column], values_format),
             ha="center", va="center", fontsize=10, zorder=4,
             color="white" if dark else "black",
-            # Keeps the figures legible where the path runs behind them.
+            # Keeps the numbers legible where the path runs behind them.
             path_effects=[withStroke(linewidth=2.5, foreground=below)],
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ import torch
 from sklearn_difffeat.inputs._reader import Content
 
 T = TypeVar("T")
-# Beyond these, larger batches were no faster.
+# Larger batches than these were not faster.
 CPU_BYTES = 512 * 2**20
 SHARE_OF_FREE_MEMORY = 0.5
 LARGEST = 128
@@ -30,9 +30,10 @@ class Batch:
     ----------
     rows : ndarray of int
     contents : list of Content, optional
-        What their cells hold; None where these are to be read, or latents fetched.
+        What their cells hold; None if the cells are still to be read, or latents
+        loaded.
     places : ndarray of int, optional
-        Of the latents, where the store has them.
+        Places of the latents in the store, if it has them.
     """
 
     rows: np.ndarray
@@ -40,7 +41,7 @@ class Batch:
     places: np.ndarray | None = None
 
     def joined(self, other: Batch) -> Batch:
-        """Return the rows of both."""
+        """Return the rows of both batches."""
         contents = None
         if self.contents is not None and other.contents is not None:
             contents = self.contents + other.contents
@@ -55,7 +56,7 @@ class Batch:
 
 
 class BatchSizer:
-    """How many rows to run at a time: what a device holds, less where it did not.
+    """How many rows to run at a time: what fits on a device, or less after it did not.
 
     The same rows get the same batches in every run, so that results are the same to
     the last bit.
@@ -76,21 +77,21 @@ class BatchSizer:
             self._bytes = SHARE_OF_FREE_MEMORY * free
 
     def rows(self, row_bytes: int) -> int:
-        """Return the size of a batch whose rows take so many bytes each."""
+        """Return the size of a batch whose rows take this many bytes each."""
         if self._fixed is not None:
             return self._largest
         fitting = max(1, int(self._bytes / row_bytes))
         return min(self._largest, 1 << (fitting.bit_length() - 1))
 
     def ran_out_of_memory(self, n_rows: int) -> None:
-        """Stay with half of what did not fit."""
+        """Use half of the size that did not fit from now on."""
         self._largest = max(1, n_rows // 2)
 
 
 def prefetched(
     batches: Iterable[T], prepare: Callable[[T], Any]
 ) -> Iterator[tuple[T, Any]]:
-    """Prepare batches in threads, while those before them are computed.
+    """Prepare batches in threads, while earlier ones are computed.
 
     ``batches`` itself is drawn from in the caller's thread. A single one is prepared
     there, too: starting a thread takes longer than reading a text.
@@ -119,7 +120,7 @@ def prefetched(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, CUDA or the CPU allocator (on Windows, Linux) ran short."""
+    """Whether Python, CUDA or the CPU allocator (Windows, Linux) ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     words = ("not enough memory", "can't allocate memory", "out of memory")

@@ -25,11 +25,12 @@ def usable_device(name: str | None) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        # A model fitted on a GPU has to predict where there is none.
+        # A model that was fitted on a GPU has to predict on machines without one.
         known = name.partition(":")[0] in ("cuda", "mps", "xpu")
         if not known:
             raise ValueError(
-                f"device={name!r} is no torch device; use 'cpu', 'cuda', 'mps' or None."
+                f"device={name!r} is not a torch device; use 'cpu', 'cuda', 'mps' or "
+                "None."
             ) from error
         best = _best_device()
         warnings.warn(

@@ -1,4 +1,4 @@
-"""The features of a column of cells: the way in."""
+"""The features of a column of cells: the entry point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def extract(
     n_jobs: int | None,
     progress: Callable[..., tqdm],
 ) -> Rows:
-    """Have every pass that a plan asks for computed, unless it is known.
+    """Compute every pass that a plan asks for and that is not stored yet.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def extract(
     Returns
     -------
     Rows
-        What there is to say of each row of X.
+        What is known about each row of X, for warnings.
     """
     n_rows = len(column.cells)
     needed = np.zeros((n_rows, len(job.plan.passes)), dtype=bool)

@@ -1,4 +1,4 @@
-"""One worker's way through some rows: every pass that is needed, and none twice."""
+"""One worker's work on some rows: every pass that is needed, and none twice."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from sklearn_difffeat.store._chunk import Chunk
 from sklearn_difffeat.store._claims import Claims
 from sklearn_difffeat.store._rows import StoredRows
 
-# Seconds between two looks at what another worker is computing.
+# Seconds between two checks of what another worker is computing.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 
 class Extraction:
-    """One worker's way through some rows, in one process.
+    """One worker's work on some rows, in one process.
 
-    What is unknown after a look-up is claimed, made model inputs and passed, batch by
-    batch; what the store has is collected at the end, in one sweep.
+    Rows that the store lacks are claimed, turned into model inputs and run, batch by
+    batch. Rows that it has are collected at the end, all together.
 
     Parameters
     ----------
     job : Job
     rows : Rows
-        Brought up to date as cells are read and passes come in.
+        Updated as cells are read and passes are computed.
     store : StoredRows or None
     features : Features or None
-        Filled with what is computed or found; None leaves it in the store.
+        Filled with what is computed or found; None leaves the features in the store.
     receive : callable, default=None
-        Takes what was computed, instead of store and features.
+        Called with what was computed, instead of filling store and features.
     on_done : callable
-        Takes how many rows have just got the last of what they need.
+        Called with the number of rows that have just been completed.
 
     Attributes
     ----------
     repeats : dict of int to int
-        Rows of the same content as an earlier one; nothing is computed for them.
+        Rows with the same content as an earlier row; nothing is computed for them.
     """
 
     def __init__(
@@ -78,11 +78,12 @@ class Extraction:
                         self.model.compute(batch, prepared)
                         self.on_done(len(batch.rows))
             if known:
-                # Some may be gone from a store of bounded size: once more, then.
+                # Some may have been removed from a store of limited size: try once
+                # more.
                 self.collect(np.concatenate(known))
 
     def keep(self, rows: np.ndarray, column: int, chunk: Chunk) -> None:
-        """Keep what a pass gave, in the store and in the features."""
+        """Keep the results of a pass, in the store and in the features."""
         if self.store is not None:
             chunk = chunk.compact(self.job.dtype)
             self.store.put([chunk])
@@ -91,7 +92,7 @@ class Extraction:
         self.rows.truncated[rows] |= chunk.truncated
 
     def check_kept(self) -> None:
-        """Refuse to compute what is only to be kept, in a store that keeps nothing.
+        """Refuse to compute only for the store, if the store cannot be written.
 
         Raises
         ------
@@ -104,7 +105,7 @@ class Extraction:
                 pass
 
     def collect(self, rows: np.ndarray) -> None:
-        """Fetch from the store what it holds by now of what some rows need."""
+        """Read from the store what it has by now for some rows."""
         assert self.store is not None
         before = self.rows.needed[rows].any(axis=1)
         for column, one in enumerate(self.passes):
@@ -158,7 +159,7 @@ class Extraction:
         return self.job.reader.read(self.rows.cells_of(window))
 
     def _first_of_each(self, window: np.ndarray, contents: list[Content]) -> np.ndarray:
-        """Note what was read; return which of the window's rows go on."""
+        """Record what was read; return which of the window's rows are still needed."""
         digests = [content.digest for content in contents]
         rows = window.tolist()
         distinct = set(digests)
@@ -184,7 +185,7 @@ class Extraction:
         return np.array(fresh, dtype=np.intp)
 
     def _is_known(self, rows: np.ndarray) -> np.ndarray:
-        """Tell which rows have all that they need in the store."""
+        """Return which rows have all that they need in the store."""
         assert self.store is not None
         digests = self.rows.digests_of(rows)
         known = np.ones(len(rows), dtype=bool)
@@ -201,7 +202,7 @@ class Extraction:
     def _ready(
         self, windows: Iterable[Batch], claims: Claims | None
     ) -> Iterator[tuple[Batch, Prepared]]:
-        """Yield batches with their inputs, and last what other workers give back."""
+        """Yield batches with their inputs, and last those that others give back."""
         waiting: list[np.ndarray] = []
         yield from self._granted(windows, claims, waiting)
         pause = SHORTEST_PAUSE
@@ -223,12 +224,12 @@ class Extraction:
         claims: Claims | None,
         waiting: list[np.ndarray],
     ) -> Iterator[tuple[Batch, Prepared]]:
-        """Yield what may be computed here; add to ``waiting`` what others compute."""
+        """Yield the rows to compute; add to ``waiting`` those that others compute."""
         batches = self._claimed(self._sized(parts), claims, waiting)
         yield from prefetched(batches, self.model.prepare)
 
     def _sized(self, parts: Iterable[Batch]) -> Iterator[Batch]:
-        """Join and cut parts to as many rows as the model takes."""
+        """Join and split parts so that each has as many rows as the model takes."""
         held: Batch | None = None
         for part in parts:
             held = part if held is None else held.joined(part)

@@ -1,4 +1,4 @@
-"""The feature matrix, filled as passes come in."""
+"""The feature matrix, filled as passes are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_difffeat.extraction._plan import Plan
 from sklearn_difffeat.store._chunk import Pass
 
 ROWS_AT_ONCE = 1024
-# torch works on arrays up to this size in the caller's thread.
+# Up to this size torch works on an array in the caller's thread.
 ONE_THREAD = 32768
 
 
@@ -24,7 +24,7 @@ class Features:
     values : ndarray of shape (n_rows, n_features), float32
         Filled in place.
     rows : ndarray of int
-        The rows that are going to be filled.
+        The rows that will be filled.
     plan : Plan
     """
 
@@ -41,7 +41,7 @@ class Features:
         values: Mapping[int, np.ndarray],
         positions: np.ndarray | None = None,
     ) -> None:
-        """Put in what a pass gave.
+        """Enter the results of a pass.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Features:
                 self.values[where, columns] = share
 
     def finish(self, widths: Sequence[int]) -> None:
-        """Scale what each pooling gave at each block and timestep to unit length.
+        """Scale the result of each pooling, block and timestep to unit length.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class Features:
         for rows in gen_batches(len(self.values), ROWS_AT_ONCE):
             for part in np.split(self.values[rows], ends[:-1], axis=1):
                 length = np.linalg.norm(part, axis=1, keepdims=True)
-                # A row of zeros has no direction, and stays.
+                # A row of zeros has no direction, and is left as it is.
                 np.divide(part, length, out=part, where=length > 0)
 
 
@@ -100,7 +100,7 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     """Convert float16 several times faster than NumPy does."""
     if values.dtype != np.float16:
         return values
-    # Parts this small stay in one thread: starting more costs more than it brings.
+    # Parts this small stay in one thread: starting others would take longer.
     step = max(1, ONE_THREAD // values.shape[1])
     found = np.empty(values.shape, dtype=np.float32)
     target = torch.from_numpy(found)

@@ -23,7 +23,7 @@ class _DeepestBlockReached(Exception):
 @torch.inference_mode()
 @plain_torch()
 def encode(backbone: Backbone, inputs: Any) -> Any:
-    """Turn what a reader prepared into what noise is added to."""
+    """Turn what a reader prepared into clean inputs, before noise."""
     return backbone.clean(inputs)
 
 
@@ -39,7 +39,8 @@ def forward(
 ) -> dict[int, np.ndarray]:
     """Run the model once over a batch, down to the deepest of the blocks.
 
-    The modules behind it do not run, and one block at a time is held unpooled.
+    The modules after it do not run, and only one block at a time is in memory before it
+    is pooled.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def forward(
     inputs : torch.Tensor or Tokens
         Clean latents of pictures, or tokenized texts.
     plan : Plan
-        Gives the seed, the poolings and the prompt.
+        For the seed, the poolings and the prompt.
     timestep, draw : int
     blocks : sequence of int
 
@@ -55,7 +56,7 @@ def forward(
     -------
     dict of int to ndarray
         By block, (n, plan.n_pooled(width of the block)), float32; NaN for rows that
-        reach the end of float16.
+        reach the limit of float16.
     """
     deepest = max(blocks)
     pooled: dict[int, torch.Tensor] = {}
@@ -95,7 +96,7 @@ def forward(
 
 
 def _is_saturated(hidden: torch.Tensor) -> torch.Tensor:
-    """Return which rows (n, 1) of float16 states have values at the end of float16.
+    """Return which rows (n, 1) of float16 states have values at the limit of float16.
 
     Models of diffusers clip some states to its largest number instead of overflowing,
     and pooling would hide a single token that does.

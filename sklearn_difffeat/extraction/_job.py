@@ -23,7 +23,7 @@ from sklearn_difffeat.store._rows import StoredRows
 PREPROCESSING = 2
 LATENTS = -1
 
-# For each loaded model, since what did not fit once is not tried again.
+# For each loaded model, because a batch size that did not fit is not tried again.
 _sizers: WeakKeyDictionary[Backbone, BatchSizer] = WeakKeyDictionary()
 
 
@@ -39,11 +39,11 @@ class Job:
     reader : Reader
     plan : Plan
     blocks : tuple of int
-        The blocks to hand over of each pass.
+        The blocks of each pass to return.
     widths : tuple of int
         Channels of the plan's blocks.
     batch_size : int or None
-        None finds it.
+        None chooses it.
     unreadable : {"error", "nan"}
         Whether a cell that cannot be read ends the call.
     """
@@ -102,7 +102,7 @@ class Job:
         return max(self.plan.blocks)
 
     def sizer(self, backbone: Backbone) -> BatchSizer:
-        """Return what is known of the batches that a loaded model takes."""
+        """Return what is known about the batch sizes that a loaded model takes."""
         if self.batch_size is not None:
             return BatchSizer(backbone.device, self.batch_size)
         if backbone not in _sizers:
@@ -112,23 +112,23 @@ class Job:
 
 @dataclass
 class Rows:
-    """The rows of X on their way through a model, and what is known of each by now.
+    """The rows of X that go through a model, and what is known about each so far.
 
     Attributes
     ----------
     cells : sequence or ndarray
     numbers : ndarray of shape (n,), int
-        What the rows are called in messages: where they stand in the user's X.
+        The numbers of the rows in messages: their positions in the user's X.
     needed : ndarray of shape (n, n_passes), bool
-        What is still to be had.
+        The passes that are still missing.
     unreadable : {"error", "nan"}
         Whether a cell that cannot be read ends the call.
     digests : list of bytes
-        Of each row's content, once it was read.
+        Digests of the rows' contents, after they were read.
     truncated : ndarray of shape (n,), bool
-        Whose input the reader warns of.
+        Whether the reader warns of a row's input.
     overflowed : ndarray of shape (n,), bool
-        Which rows the model's precision could not hold, so that float32 had to.
+        Which rows exceeded the range of the model's precision, and needed float32.
     errors : dict of int to Exception
         Why rows could not be read.
     """
@@ -157,7 +157,7 @@ class Rows:
         return [self.digests[row] for row in rows.tolist()]
 
     def give_up(self, row: int, error: Exception) -> None:
-        """Raise the error of a row that cannot be read, or ask no more of the row."""
+        """Raise the error of a row that cannot be read, or stop asking for that row."""
         named = in_row(error, int(self.numbers[row]))
         if self.unreadable == "error" or isinstance(error, TypeError):
             raise named from error

@@ -1,4 +1,4 @@
-"""The backbone at work: batches of rows in, what their passes gave out."""
+"""The backbone at work: batches of rows in, the results of their passes out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn_difffeat.inputs._reader import Prepared
 from sklearn_difffeat.store._chunk import Chunk, Pass
 from sklearn_difffeat.store._rows import StoredRows
 
-# Takes what was computed: the rows, the column of the pass, and what it gave.
+# Called with the results: the rows, the column of the pass, and its values.
 Receive = Callable[[np.ndarray, int, Chunk], None]
 
 
@@ -28,12 +28,12 @@ class Model:
     ----------
     job : Job
     rows : Rows
-        Brought up to date as passes come in.
+        Updated as passes are computed.
     passes : list of Pass
     store : StoredRows or None
         Keeps the latents of pictures.
     receive : callable
-        Takes what was computed.
+        Called with what was computed.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Model:
     @property
     def backbone(self) -> Backbone:
         """The model; a call that finds everything in the store loads none."""
-        # No cached_property: until Python 3.12 its lock is all instances', and one
-        # that another thread holds at a fork is never free again.
+        # Not a cached_property: before Python 3.12 all instances share its lock, and if
+        # another thread holds the lock at a fork, it is never released.
         if self._backbone is None:
             self._backbone = self.job.backbone()
         return self._backbone
@@ -79,7 +79,7 @@ class Model:
         return self.sizer.rows(self.backbone.activation_bytes(size))
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Make model inputs: of latents in the store, of what was read, or of cells."""
+        """Make model inputs from stored latents, from what was read, or from cells."""
         stored = None if batch.places is None else self._stored_latents(batch)
         if stored is not None:
             return stored
@@ -105,14 +105,14 @@ class Model:
             found[at] = values[0][positions]
             missing -= len(at)
         if found is None or missing:
-            # Removed from a store of bounded size since they were found.
+            # Removed from a store of limited size since they were found.
             return None
         digests = self.rows.digests_of(batch.rows)
         _, truncated = self.store.find(self.latents, digests, 0)
         return Prepared(self.backbone.latents_of(found), truncated, encoded=True)
 
     def compute(self, batch: Batch, prepared: Prepared) -> None:
-        """Run what the rows of a batch need; where memory runs out, in halves.
+        """Run the passes that a batch needs; if memory runs out, in halves.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class Model:
             self.rows.needed[rows[at], column] = False
 
     def _encode(self, rows: np.ndarray, prepared: Prepared) -> Any:
-        """Turn inputs into what noise is added to; keep latents that save work."""
+        """Turn inputs into clean inputs, before noise; keep latents that save work."""
         latents = encode(self.backbone, prepared.inputs)
         if not self.backbone.has_encoder:
             return latents
@@ -185,7 +185,7 @@ class Model:
         return latents
 
     def _precise(self, rows: np.ndarray) -> Backbone:
-        """Return the model in float32, for rows that overflowed in less."""
+        """Return the model in float32, for rows that overflowed before."""
         if self.job.dtype == "float32":
             raise self._not_finite(rows)
         self.rows.overflowed[rows] = True

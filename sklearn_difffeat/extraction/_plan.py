@@ -39,11 +39,11 @@ class Plan:
         return self.n_draws if timestep else 1
 
     def n_pooled(self, width: int) -> int:
-        """Channels that pooling leaves of one hidden state."""
+        """Number of channels of one hidden state after all poolings."""
         return sum(self.shares(width))
 
     def shares(self, width: int) -> list[int]:
-        """Channels that each pooling leaves of one hidden state."""
+        """Number of channels of one hidden state after each pooling."""
         cells = (1 if isinstance(one, str) else one[1] ** 2 for one in self.poolings)
         return [width * count for count in cells]
 

@@ -1,4 +1,4 @@
-"""Rows shared out to joblib's workers."""
+"""Rows distributed among joblib's workers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sklearn_difffeat.store._chunk import Chunk
 from sklearn_difffeat.store._place import Identity, identity
 from sklearn_difffeat.store._rows import StoredRows
 
-# Pieces of work handed to each joblib worker: more of them balance the load.
+# Pieces of work for each joblib worker: more of them balance the load.
 PIECES_PER_JOB = 4
 SMALLEST_PIECE, LARGEST_PIECE = 32, 1024
-# Of files that travel to workers on other machines with one piece.
+# Bytes of files that are sent to workers on other machines with one piece.
 LARGEST_LOAD = 32 * 2**20
 VERSION = "sklearn_difffeat:__version__"
 
@@ -75,8 +75,8 @@ def share_out(extraction: Extraction, n_jobs: int | None) -> None:
 class _Pieces:
     """Rows to compute, in pieces for workers, while further cells are still read.
 
-    joblib draws tasks in threads of its own, where an error would leave it waiting for
-    ever: an error ends the pieces instead, and is kept to be raised.
+    joblib takes tasks in its own threads. An error there would make it wait without
+    end, so an error ends the pieces instead, and is kept to be raised later.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class _Pieces:
         number = 0
         for fresh in extraction.unknown(known):
             if self._hands_back and extraction.store is not None:
-                # A worker cannot see which of a row's passes are known.
+                # A worker cannot see which of a row's passes are stored.
                 extraction.collect(fresh.rows)
             if extraction.job.reader.window is None:
-                # Striped: texts of one length are shared out.
+                # Every k-th row, so that each worker gets texts of all lengths.
                 n_pieces = math.ceil(len(fresh.rows) / max(target, SMALLEST_PIECE))
                 yield from (fresh.rows[start::n_pieces] for start in range(n_pieces))
                 continue
@@ -134,10 +134,10 @@ class _Pieces:
 
 def _parallel(n_jobs: int | None) -> Parallel:
     try:
-        # Results are taken in as they come.
+        # Results are entered as they arrive.
         return Parallel(n_jobs=n_jobs, return_as="generator")
     except ValueError:
-        # Not all of joblib's backends can do so.
+        # Not all of joblib's backends can do this.
         return Parallel(n_jobs=n_jobs)
 
 
@@ -193,13 +193,13 @@ def _check_package(n_jobs: int | None) -> None:
 
 
 def _loads(job: Job, rows: Rows, piece: np.ndarray) -> list[np.ndarray]:
-    """Cut a piece so that not too many bytes of files travel at a time."""
+    """Split a piece so that not too many bytes of files are sent at a time."""
     sizes = np.cumsum([job.reader.load(cell) for cell in rows.cells_of(piece)])
     return np.split(piece, np.flatnonzero(np.diff(sizes // LARGEST_LOAD)) + 1)
 
 
 def _part(job: Job, rows: Rows, piece: np.ndarray, may_be_far: bool) -> Rows:
-    """Return some of the rows as a worker may read them, in whatever folder it is."""
+    """Return some of the rows so that a worker can read them from any folder."""
     carry = job.reader.carried if may_be_far else job.reader.portable
     cells = [carry(cell) for cell in rows.cells_of(piece)]
     return Rows(cells, rows.numbers[piece], rows.needed[piece], rows.unreadable)
@@ -208,7 +208,7 @@ def _part(job: Job, rows: Rows, piece: np.ndarray, may_be_far: bool) -> Rows:
 def _work(
     job: Job, rows: Rows, shared: _SharedStore | None
 ) -> tuple[list[tuple[np.ndarray, int, Chunk]], Rows, bool]:
-    """Run a piece in a joblib worker; what no store on disk takes is handed back."""
+    """Run a piece in a joblib worker; results without a store on disk are returned."""
     received: list[tuple[np.ndarray, int, Chunk]] = []
 
     def receive(at: np.ndarray, column: int, chunk: Chunk) -> None:
@@ -219,6 +219,6 @@ def _work(
     store = None if shared is None else shared.opened()
     with job.reader.surroundings():
         Extraction(job, rows, store, receive=None if store else receive).run()
-    # What a worker was sent need not travel back.
+    # What was sent to a worker need not be sent back.
     rows.cells = ()
     return received, rows, store is not None

@@ -16,8 +16,8 @@ from sklearn_difffeat.fusion._solver import finish, fit_linear
 from sklearn_difffeat.fusion._training import TrainingRows
 from sklearn_difffeat.fusion._weighted_rows import WeightedRows
 
-# Tolerance in the folds: for each row, and at most. Nearer to its minimum a candidate
-# scores within about 0.001 of what it scores here; of few rows each rank counts more.
+# Tolerance in the folds: for each row, and at most. Closer to its minimum a candidate's
+# score would change by some 0.001; with few rows each rank counts more.
 _FOLD_TOL, _MAX_FOLD_TOL = 1e-7, 1e-4
 _LOWER = (0.3, 0.1, 0.0)
 
@@ -122,7 +122,7 @@ def fit_fold(
 
 
 def next_on_path(path: list[tuple[float, Float]], log_C: float) -> Float | None:
-    """Where the line through the last two solutions leads, in the logarithm of C."""
+    """The line through the last two solutions, extended to this logarithm of C."""
     if not path:
         return None
     (before, first), (last, theta) = path[0], path[-1]
@@ -132,11 +132,12 @@ def next_on_path(path: list[tuple[float, Float]], log_C: float) -> Float | None:
 
 
 def best_candidate(scores: Float, weights: list[dict[str, float]]) -> tuple[int, int]:
-    """Place among the weights and among the Cs of the candidate to take.
+    """Index among the weights, and among the Cs, of the candidate to choose.
 
-    That with the best mean over the folds; but of those with fewer modalities the best
-    one, where the lead over it is less than its standard error over the folds. The
-    best of many noisy means is too often one that uses noise.
+    The candidate with the best mean over the folds; but the best one with fewer
+    modalities, if the difference between the two is less than its standard error over
+    the folds. The best of many noisy means too often uses a modality that is only
+    noise.
     """
     if np.isnan(scores).all(axis=0).any():
         raise ValueError(

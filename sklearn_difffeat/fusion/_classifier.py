@@ -66,9 +66,9 @@ class FusionClassifier(
         Columns of each modality: a slice, a list of column names or positions, or the
         width of modalities that follow one another. None takes the prefix before ``__``
         in the column names ("other" where a name has none). Without such names it takes
-        what the transformers of this package note on their output, "image" and "text",
-        or "text_1", "text_2" where there are several of a kind. Otherwise X is one
-        modality.
+        what the transformers of this package record on their output, "image" and
+        "text", or "text_1", "text_2" where there are several of a kind. Otherwise X is
+        one modality.
     fusion_dim : int, default=None
         Width k of the sum of the projections.
     C : float, default=1.0
@@ -87,8 +87,8 @@ class FusionClassifier(
     max_iter : int, default=1000
         Largest number of L-BFGS steps, for the convex and for the factorised fit.
     tol : float, default=1e-8
-        A label is finished when a step is expected to lower its objective by less than
-        this share; in float32 not below 1.5e-8.
+        The fit of a label ends when a step is expected to lower its objective by less
+        than this share of it; in float32 at least 1.5e-8 is used.
     device : str, default=None
         Torch device of the matrix products of the fit, such as "cuda" or "cpu"; None
         fits with numpy. The fitted model holds numpy arrays in both cases.
@@ -136,14 +136,14 @@ class FusionClassifier(
     :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
 
     A label that is constant in y is predicted constant, with the probability that
-    results from half a row of the other kind.
+    follows if half a row of the other kind is added.
 
     NaN in an indicator y means that the entry is not known. It is left out of the loss
     and of the balanced weights of its label, so that each label gets the weights of a
     LogisticRegression on the rows where it is known. Columns are standardised over all
-    rows. A label that is nowhere known is predicted absent, with a probability of 0.5.
-    scikit-learn's own checks of y do not accept NaN: a search over such rows needs a
-    splitter, such as ``cv=KFold(5)``, and no scorer but that of ``score``.
+    rows. A label that is not known in any row is predicted absent, with a probability
+    of 0.5. scikit-learn's own checks of y do not accept NaN: a search over such rows
+    needs a splitter, such as ``cv=KFold(5)``, and no scorer but that of ``score``.
 
     The fit with `fusion_dim` starts from the directions in which the solution without
     it keeps most of its logits. With a small `fusion_dim` the problem is not convex:
@@ -345,7 +345,7 @@ class FusionClassifier(
         centered: Float,
         found: Solution | None,
     ) -> FusionClassifier:
-        """Take over a solution for the labels that vary, and constants elsewhere."""
+        """Store the solution of the labels that vary, and constants for the others."""
         n_outputs = rows.Y.shape[1]
         k = self.fusion_dim or n_outputs
         projection, heads = np.zeros((len(scale), k)), np.eye(k, n_outputs)
@@ -515,7 +515,7 @@ class FusionClassifier(
                         "give the rows of X and the labels of fit."
                     )
                 right = ((found == y) | ~known).all(axis=1)
-                # A row of which nothing is known says nothing.
+                # A row without any known entry does not count.
                 counted = known.any(axis=1) * _check_sample_weight(sample_weight, y)
                 if not counted.any():
                     return float("nan")

@@ -282,7 +282,7 @@ modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_
     def _routed(
         self, params: dict[str, Any], sample_weight: Any, caller: str = "fit"
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the splitter and the scorer are given."""
+        """The parameters for the splitter and the scorer."""
         scorer = self._scorer()
         weight = {} if sample_weight is None else {"sample_weight": sample_weight}
         if get_config()["enable_metadata_routing"]:

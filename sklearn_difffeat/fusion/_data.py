@@ -1,4 +1,4 @@
-"""What FusionClassifier learns of its data first: codes, weights, moments."""
+"""What FusionClassifier computes from its data first: codes, weights, moments."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def class_weights(
 ) -> tuple[Float, Float | None]:
     """Weights of the rows, and (2, n_labels) of each label's negatives and positives.
 
-    Classes weigh on the rows that have them. The labels of an indicator matrix weigh
-    each for itself: None without `class_weight`, and always None for classes.
+    Class weights multiply the weights of the rows. In an indicator matrix each label
+    has its own: None without `class_weight`, and always None for classes.
     """
     if class_weight is None:
         return sample_weight, None
@@ -170,8 +170,9 @@ def column_moments(
                     "or give rows that have it."
                 )
             total[columns] = weight @ ~lacks
-    # StandardScaler.partial_fit gives NaN where the first chunk lacks a modality, and
-    # takes the rounding of a constant float32 column for its spread.
+    # StandardScaler.partial_fit gives NaN if the first chunk lacks a modality, and
+    # mistakes the rounding errors of a constant float32 column for its standard
+    # deviation.
     zero, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
     chunks = scaled_chunks(X, zero, one)
     mean = sum((weight[rows] @ block for rows, block in chunks), start=zero) / total

@@ -13,13 +13,13 @@ MATRIX: dict[str, Any] = {
     "accept_sparse": "csr",
     "dtype": [np.float64, np.float32],
     "order": "C",
-    # absent_modalities looks at what is not finite, and names the row.
+    # absent_modalities checks values that are not finite, and names the row.
     "ensure_all_finite": False,
 }
 
 
 def densified_columns(X: Any) -> Any:
-    """Dense pandas columns where some are sparse and no scipy matrix holds them all."""
+    """Dense pandas columns, if some are sparse but no scipy matrix can hold all."""
     dtypes = X.dtypes if hasattr(X, "columns") and hasattr(X, "dtypes") else ()
     fills = [getattr(dtype, "fill_value", None) for dtype in dtypes]
     if all(fill is None for fill in fills) or all(fill == 0 for fill in fills):
@@ -46,7 +46,7 @@ def check_dense_copy_fits(X: Any) -> None:
 
 
 def warn_of_sparse_stacks(X: Any) -> None:
-    """Warn where a sparse X without modalities looks like dense features beside others.
+    """Warn if a sparse X without modalities seems to have dense columns beside others.
 
     scikit-learn stacks a sparse matrix and the arrays of this package's transformers
     to a sparse matrix, which does not carry the modalities.
@@ -57,8 +57,8 @@ def warn_of_sparse_stacks(X: Any) -> None:
     if 1 < n_full < X.shape[1]:
         warnings.warn(
             f"{n_full} of the {X.shape[1]} columns of the sparse X have no zeros, as "
-            "where dense features were stacked with sparse ones, and X does not tell "
-            "its modalities, so all columns are one; set sparse_threshold=0 on the "
-            "ColumnTransformer, or pass modalities=.",
+            "if dense features were stacked with sparse ones, and X does not say "
+            "which modalities it has, so all columns are one; set sparse_threshold=0 "
+            "on the ColumnTransformer, or pass modalities=.",
             stacklevel=5,
         )

@@ -3,9 +3,9 @@
 The two-loop recursion is that of Nocedal and Wright, Numerical Optimization (2006),
 algorithm 7.4, with a preconditioner as its first guess of the inverse Hessian.
 
-SciPy's L-BFGS-B takes one problem at a time and no preconditioner: over all labels at
-once it needs the steps of the hardest label for every one, and a search along its step
-costs matrix products where here it costs none.
+SciPy's L-BFGS-B takes one problem at a time and no preconditioner. If all labels are
+one problem, every label needs as many steps as the hardest one, and a line search costs
+matrix products, which it does not here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Problem(Protocol):
         """Objective (m,) and gradient (p, m) at ``theta``."""
 
     def aim(self, step: Float) -> None:
-        """Look from ``theta`` along `step` (p, m)."""
+        """Prepare for steps from ``theta`` along `step` (p, m)."""
 
     def value(self, size: Float, columns: Columns) -> Float:
         """Objective at ``theta + size * step``."""
@@ -44,10 +44,10 @@ class Problem(Protocol):
         """Objective and gradient at ``theta + size * step``."""
 
     def move(self, size: Float) -> None:
-        """Make ``theta + size * step`` the point."""
+        """Move to ``theta + size * step``."""
 
     def keep(self, columns: Columns) -> None:
-        """Close all other problems."""
+        """Drop all other problems."""
 
     def precondition(self, gradient: Float) -> Float:
         """Guess of the inverse Hessian times `gradient` (p, m), positive definite."""
@@ -66,17 +66,17 @@ def minimize_lbfgs(
     Parameters
     ----------
     problem : Problem
-        At its start.
+        At its starting point.
     tol : float
-        A column ends with the step that promises to lower its objective by less
-        than this share of it, or when ten steps together did not lower it by more.
+        A column ends when a step is expected to lower its objective by less than this
+        share of it, or when ten steps together did not lower it by more.
     max_iter : int
         Largest number of steps.
     precision : float
         Relative rounding error of the objective.
     report : callable, default=None
-        Called after each step with the number of columns that it finished and the
-        largest share of its objective that the step promised to one.
+        Called after each step with the number of columns that ended, and the largest
+        share by which a column's objective was expected to fall.
 
     Returns
     -------
@@ -139,8 +139,8 @@ def _direction(
     step = precondition(rest)
     if history:
         s, y, rho = history[-1]
-        # Where the last step met more curvature than the preconditioner knew of, a
-        # shorter first guess saves the search.
+        # If the last step found more curvature than the preconditioner has, a shorter
+        # first guess saves the line search.
         step /= np.maximum(rho * np.einsum("ij,ij->j", y, precondition(y)), 1)
     for (s, y, rho), share in zip(history, reversed(shares), strict=True):
         step += (share - rho * np.einsum("ij,ij->j", y, step)) * s
@@ -150,7 +150,7 @@ def _direction(
 def _search(
     problem: Problem, value: Float, promise: Float, precision: float
 ) -> tuple[Float, Float, Float]:
-    """Step sizes that lower each objective, 0 where none does, and what is there."""
+    """Step sizes that lower each objective (0 if none does), and the values there."""
     size = np.ones(len(value))
     noise = 4 * precision * np.abs(value)
 

@@ -16,7 +16,7 @@ from sklearn_difffeat.fusion._principal_axes import (
     row_space,
 )
 
-# Products of fewer rows are slower, longer temporary arrays leave the caches.
+# Products of fewer rows are slower; larger temporary arrays do not fit in the caches.
 _MIN_ROWS, _CHUNK_ENTRIES = 2048, 1 << 17
 
 
@@ -39,23 +39,23 @@ class LabelledRows:
         Where it is known whether a row has a label; every sum over the rows of a label
         leaves out the others. None means everywhere.
     softmax : bool, default=False
-        The columns of Y are the classes of one target, not labels of their own.
+        The columns of Y are the classes of one target, not separate labels.
     device : str or None, default=None
         Torch device of the matrix products; None computes with numpy.
     seed : int, RandomState instance or None, default=0
         As for :class:`PrincipalAxes`.
     axes : DiagonalAxes, default=None
-        Those of X where its columns are principal axes already, of other columns.
+        The axes of X, if its columns are already principal axes of other columns.
     rotation : ndarray of shape (d, r), default=None
-        Takes weights of the axes to those of these columns.
+        Turns weights of the axes into weights of these columns.
 
     Attributes
     ----------
     rotation : ndarray of shape (d, r) or None
-        Takes weights of the r columns that the rows are kept in to those of X; None
-        where these are the same.
+        Turns weights of the r columns in which the rows are kept into weights of X;
+        None if these are the same.
     axes : PrincipalAxes
-        Those of the r columns.
+        The axes of the r columns.
     prior : ndarray of shape (L,), float64
         Intercepts that give the weighted label frequencies.
     """
@@ -156,7 +156,7 @@ class LabelledRows:
 def _array_library(
     device: str | None, dtype: np.dtype[Any]
 ) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Float]]:
-    """Module of the array functions, and the ways into and out of its arrays."""
+    """Module of the array functions, and functions that convert to and from it."""
     if device is None:
         return (
             np,

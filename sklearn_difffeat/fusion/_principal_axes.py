@@ -128,7 +128,7 @@ class PrincipalAxes(DiagonalAxes):
 def row_space(X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """X in orthonormal axes of its rows where these are few, and the axes or None.
 
-    An L2 penalty does not see a rotation, and the weights of directions that no row
+    A rotation does not change an L2 penalty, and the weights of directions that no row
     has are 0 at the optimum [1]_.
 
     Parameters

@@ -1,8 +1,8 @@
 """The objectives of FusionClassifier.
 
-Everything works on columns of a matrix ``theta``: each column is a problem of its
-own. Binary labels share no parameter, so they are many columns that pass the data in
-the same matrix products; softmax and factorised problems are one flattened column.
+Everything works on columns of a matrix ``theta``: each column is a problem of its own.
+Binary labels share no parameter, so they are many columns, and go over the data in the
+same matrix products; softmax and factorised problems are one flattened column.
 
 Logits are linear in the weights, so a problem keeps those of its point and of its
 step: a step costs two passes over the data, and trying other lengths of it none.

@@ -143,7 +143,7 @@ def fit_factorized(
 def progress(
     name: str, n_problems: int, verbose: bool
 ) -> Iterator[Callable[[int, float], None] | None]:
-    """Reporter of finished problems and of what the last step promised, or None."""
+    """Reports finished problems and the expected gain of the last step, or None."""
     if not verbose:
         yield None
         return
@@ -160,7 +160,7 @@ def progress(
 
 
 def factors(W: Float, rank: int, drop: float = 1e-12) -> tuple[Float, Float]:
-    """Balanced factors (r, rank) and (rank, L) of W, the same for any rotation.
+    """Balanced factors (r, rank) and (rank, L) of W, which no rotation changes.
 
     Singular values below `drop` times the largest count as zero.
     """

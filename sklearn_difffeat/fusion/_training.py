@@ -26,7 +26,7 @@ class TrainingRows:
     Attributes
     ----------
     number : ndarray of shape (n,), int
-        Of each row, among those given to fit.
+        Number of each row, among the rows given to fit.
     X : ndarray or CSR of shape (n, d)
     target : ndarray or CSR of shape (n,) or (n, L)
         y as it was given, but 0 where it is not known.
@@ -40,9 +40,9 @@ class TrainingRows:
     modalities : dict of str to slice or ndarray of int
     absent : ndarray of shape (n, n_modalities), bool, or None
     layout : tuple of (str, int) or None
-        What a ModalityArray remembers.
+        The layout that a ModalityArray has.
     declared : bool
-        Whether anything told the modalities.
+        Whether the modalities were given, by a parameter or by X.
     """
 
     number: NDArray[np.intp]
@@ -97,7 +97,7 @@ class TrainingRows:
         )
 
     def moments(self, standardize: bool) -> tuple[Float, Float]:
-        """What to subtract from the columns, and to divide them by, (d,) each."""
+        """Numbers to subtract from the columns, and to divide them by, (d,) each."""
         mean, scale = column_moments(self.X, self.weight, self.modalities, self.absent)
         if standardize:
             return mean, scale
@@ -106,8 +106,8 @@ class TrainingRows:
     def constants(self, *, warn: bool = True) -> tuple[NDArray[np.bool_], Float]:
         """Which labels vary (L,), and the constant logits (L,) of those that do not.
 
-        Half a row of the other kind is what a constant label leaves to chance. A label
-        of which nothing is known has a probability just under a half.
+        The logit of a constant label is that after half a row of the other kind is
+        added. A label without any known entry gets a probability just under a half.
         """
         negatives, positives = self.counts()
         varied = (negatives > 0) & (positives > 0)

@@ -20,7 +20,7 @@ class WeightedRows:
     Weights of modalities scale the blocks of the Gram matrix, which is computed once:
     that of the columns, or of the rows where these are far fewer. The eigenvectors of
     the scaled matrix turn the rows to axes in which the preconditioner of every label
-    and every C is diagonal, and an L2 penalty does not see the turn.
+    and every C is diagonal, and the rotation does not change an L2 penalty.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class WeightedRows:
         self._root, self._weight_sum = np.sqrt(sample_weight), sample_weight.sum()
         n, d = X.shape
         self._small = min(n, d) <= _principal_axes._MAX_FULL
-        # Axes of the columns may come from single precision, at half the cost: they
-        # are orthonormal all the same.
+        # Axes of the columns may be computed in single precision, in half the time:
+        # they are still orthonormal.
         self._by_rows = 4 * n < 3 * d or d > _principal_axes._MAX_FULL
         if not self._small:
             return
@@ -68,8 +68,8 @@ class WeightedRows:
         rows : ndarray of shape (n, r)
         axes : DiagonalAxes or None
         rotation : ndarray of shape (d, r) or None
-            Takes weights of the r axes to those of the columns. Beyond 4,096 rows and
-            columns there are only the rows, as they are.
+            Turns weights of the r axes into weights of the columns. Beyond 4,096 rows
+            and columns only the rows are given, as they are.
         """
         dtype = self._X.dtype
         if not self._small:
@@ -81,7 +81,7 @@ class WeightedRows:
                     for name, columns in self._modalities.items()
                 )
             )
-            # What is left are rounding errors.
+            # The rest are rounding errors.
             kept = moments > len(moments) * np.finfo(float).eps * moments[-1]
             moments, axes = moments[kept], axes[:, kept]
             spread = np.sqrt(moments)

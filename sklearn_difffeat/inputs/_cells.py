@@ -22,15 +22,15 @@ def in_row(error: Exception, row: int) -> Exception:
     try:
         return type(error)(*details, f"row {row} of X: {message}")
     except TypeError:
-        # Some errors of libraries are made of other things than a message.
+        # Some errors of libraries have other arguments than a message.
         return ValueError(f"row {row} of X: {error}")
 
 
 def is_missing(cell: Any) -> bool:
     """Whether a cell stands for an absent value.
 
-    None, NaN, NaT and pd.NA do, and so does ``{"bytes": None, "path": None}``, which
-    is how image columns of parquet files say it.
+    None, NaN, NaT and pd.NA do, and so does ``{"bytes": None, "path": None}``, as in
+    image columns of parquet files.
     """
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
@@ -55,7 +55,7 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
     Parameters
     ----------
     X : object
-        What a user passed.
+        The user's X.
     arrays : bool
         Whether a numeric NHWC array is a sequence of cells (pictures).
 
@@ -100,7 +100,7 @@ def as_cells(X: Any, *, arrays: bool) -> Cells:
 
 
 def _is_lazy_sequence(X: Any) -> bool:
-    """Whether X makes its cells when they are asked for, as a ``datasets.Column``."""
+    """Whether X creates cells when they are asked for, like a ``datasets.Column``."""
     not_cells = (Mapping, bytearray, memoryview, range)
     has_items = hasattr(X, "__len__") and hasattr(X, "__getitem__")
     return has_items and not isinstance(X, not_cells)

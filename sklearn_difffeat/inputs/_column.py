@@ -1,4 +1,4 @@
-"""A column of cells, looked at once: which rows hold something that can be read."""
+"""A column of cells, checked once: which rows hold something that can be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_difffeat.inputs._reader import Reader
 
 @dataclass(frozen=True)
 class Column:
-    """The cells of X, looked at once: which hold something that can be read.
+    """The cells of X, checked once: which hold something that can be read.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class Column:
     n_held : int
         Rows whose cell is not missing.
     present : ndarray of int
-        The rows to be read.
+        The rows to read.
     errors : dict of int to Exception
-        Why other rows that hold a cell cannot be read.
+        Why other rows cannot be read, although their cells are not missing.
     """
 
     cells: Cells
@@ -68,8 +68,8 @@ class Column:
     def check_files(self, reader: type[Reader]) -> None:
         """Raise OSError, naming the row, when a cell names a file that is not there.
 
-        Before hours of passes, rather than after them; a lazy sequence is not gone
-        through.
+        So a missing file is an error before hours of passes, not after them. A lazy
+        sequence is not checked.
         """
         if isinstance(self.cells, (list, tuple)):
             for row in self.present.tolist():

@@ -21,7 +21,7 @@ __all__ = [
     "check_image_cell", "decode_image", "decode_seen", "digest_image", "read_image",
 ]  # fmt: skip
 
-# The brightest pixel, of 255, of a picture that is taken for black.
+# A picture counts as black if its brightest pixel, of 255, is at most this.
 BLACK_8_BIT, BLACK_DEEPER = 1, 16
 
 
@@ -35,7 +35,7 @@ def decode_image(content: Any, shown: str, size: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        When a file cannot be decoded or an array is no picture.
+        When a file cannot be decoded or an array is not a picture.
     """
     return decode_seen(content, shown, size)[0]
 
@@ -100,17 +100,17 @@ def _is_black(pixels: np.ndarray, image: Image.Image, deeper: bool) -> bool:
     bound = BLACK_DEEPER if deeper else BLACK_8_BIT
     if pixels.max() > bound:
         return False
-    # Resizing may have blurred a few bright pixels away, or lit none.
+    # Resizing may have removed a few bright pixels.
     brightest = int(np.max(image.getextrema()))
     return 0 < brightest <= bound
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
-    """Take an array for a picture, by one rule for each dtype."""
+    """Turn an array into a picture, by one rule for each dtype."""
     is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
     if not is_picture or array.size == 0:
         raise ValueError(
-            f"an array of shape {array.shape} is no picture; pass "
+            f"an array of shape {array.shape} is not a picture; pass "
             "(height, width) or (height, width, channels) with 1 to 4 channels."
         )
     if array.ndim == 3 and array.shape[2] == 1:
@@ -132,14 +132,14 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
     elif array.dtype.kind in "iu":
         if array.min() < 0 or array.max() > 255:
             raise ValueError(
-                f"an array of dtype {array.dtype} is no picture with "
+                f"an array of dtype {array.dtype} is not a picture with "
                 f"values from {array.min()} to {array.max()}; pass uint8 (0 to 255), "
                 "uint16 (0 to 65535) or floats (0 to 1)."
             )
         array = array.astype(np.uint8)
     else:
         raise ValueError(
-            f"an array of dtype {array.dtype} is no picture; pass "
+            f"an array of dtype {array.dtype} is not a picture; pass "
             "uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1)."
         )
     return Image.fromarray(np.ascontiguousarray(array))

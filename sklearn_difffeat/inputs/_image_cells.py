@@ -1,4 +1,4 @@
-"""What an image cell may be, what it holds, and the digest of that."""
+"""What an image cell may be, its content, and the content's digest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE64 = re.compile(r"\s*(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkq|TU0AK)")
 # Characters of the name of a file, on most systems.
 LONGEST_NAME = 255
 
-# An image that is still to be read from its file is changed by reading it.
+# Reading an image from its file changes the image object.
 _reading = threading.RLock()
 
 
@@ -43,7 +43,8 @@ def check_image_cell(cell: Any) -> None:
     accepted = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     if not isinstance(cell, accepted):
         raise TypeError(
-            f"{short(cell)} of type {type(cell).__name__} is no image; pass {KINDS}."
+            f"{short(cell)} of type {type(cell).__name__} is not an image; pass "
+            f"{KINDS}."
         )
 
 
@@ -55,7 +56,7 @@ def path_of(cell: Any) -> str | None:
 
 
 def read_image(cell: Any) -> tuple[Any, str]:
-    """Return a cell's content, read from its file where it is a path, and its name.
+    """Return a cell's content, read from its file if it is a path, and its name.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def read_image(cell: Any) -> tuple[Any, str]:
     OSError
         When a file cannot be read.
     ValueError
-        When a text is a picture itself, in base64, and no path.
+        When a text is a picture itself, in base64, and not a path.
     TypeError
         When the cell is of no accepted kind.
     """
@@ -93,7 +94,7 @@ def read_image(cell: Any) -> tuple[Any, str]:
 
 
 def check_path(cell: Any) -> None:
-    """Raise what :func:`read_image` would where a path leads nowhere; reads no file."""
+    """Raise :func:`read_image`'s error for a path without a file; reads no file."""
     path = path_of(cell)
     if path is None:
         return
@@ -125,13 +126,13 @@ def _unread(path: str | bytes, error: Exception) -> Exception:
     assert isinstance(error, OSError)
     return type(error)(
         error.errno,
-        f"{shown} cannot be read ({error.strerror}); mend its permissions or "
+        f"{shown} cannot be read ({error.strerror}); change its permissions or "
         "drop the row",
     )
 
 
 def _name_of_encoded(text: str) -> str | None:
-    """Return what kind of text a picture was written as, None for other texts."""
+    """Return the kind of text that a picture was encoded as; None for other texts."""
     if text[:5].lower() == "data:":
         return "a data URI"
     if not BASE64.match(text) and len(text) <= LONGEST_NAME:
@@ -142,7 +143,7 @@ def _name_of_encoded(text: str) -> str | None:
 
 
 def _say_undecodable(content: Any) -> str:
-    """Say what bytes are that are no picture, in a few words."""
+    """Say in a few words what bytes are that are not a picture."""
     start = bytes(content[: 4 * LONGEST_NAME])
     if start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6", b"%PDF")):
         return "is a PostScript or PDF file, which is a program and not run"
@@ -155,11 +156,11 @@ def _say_undecodable(content: Any) -> str:
 
 
 def digest_image(content: Any) -> bytes:
-    """Return a digest of what :func:`read_image` returned: of all that can be seen."""
+    """Return a digest of the content that :func:`read_image` returned."""
     if isinstance(content, np.ndarray):
         if content.dtype.kind not in "buifc":
             raise ValueError(
-                f"an array of dtype {content.dtype} is no picture; "
+                f"an array of dtype {content.dtype} is not a picture; "
                 "pass uint8 (0 to 255) or floats (0 to 1)."
             )
         header = f"{content.dtype.str}{content.shape}".encode()
@@ -190,7 +191,7 @@ def _digest_pil(image: Image.Image) -> bytes:
 
 @contextmanager
 def naming_damage(content: Any, shown: str) -> Iterator[None]:
-    """Name the picture in whatever Pillow says of a picture that it cannot open."""
+    """Add the picture's name to Pillow's errors about a picture that it cannot open."""
     try:
         yield
     except MemoryError:
@@ -205,7 +206,7 @@ def naming_damage(content: Any, shown: str) -> Iterator[None]:
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from error
     except Exception as error:
-        # Pillow's plugins raise nearly anything on damaged data.
+        # Pillow's plugins raise many kinds of errors on damaged data.
         raise ValueError(
             f"{shown} cannot be decoded ({error}); repair the file or drop the row."
         ) from error
@@ -213,7 +214,7 @@ def naming_damage(content: Any, shown: str) -> Iterator[None]:
 
 @contextmanager
 def first_frame(image: Image.Image) -> Iterator[Image.Image]:
-    """Hold the first frame of a caller's image, which stays at the frame where it is.
+    """Use the first frame of the caller's image, which stays at its own frame.
 
     Raises
     ------
@@ -240,7 +241,7 @@ def first_frame(image: Image.Image) -> Iterator[Image.Image]:
 def short(value: Any, length: int = 60) -> str:
     """Return a representation that fits into a message."""
     if isinstance(value, (str, bytes)):
-        # Of megabytes only the start is looked at.
+        # Only the start of a long value is used.
         cut = repr(value[:length])
         return cut if len(value) <= length else f"{cut[:-1]}...{cut[-1]}"
     text = repr(value)

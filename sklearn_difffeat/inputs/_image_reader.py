@@ -24,7 +24,7 @@ from sklearn_difffeat.inputs._image_cells import (
 from sklearn_difffeat.inputs._pillow import PillowState
 from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
 
-# Bytes of files that a window of cells may hold; further ones are decoded at once.
+# Bytes of files that a window of cells may keep; further files are decoded at once.
 HELD_BYTES = 8 * 2**20
 
 
@@ -36,7 +36,7 @@ class ImageReader(Reader):
     ----------
     side : int
     pillow : PillowState, optional
-        To be held by a worker while it reads.
+        Set in a worker while it reads.
     """
 
     side: int
@@ -102,7 +102,7 @@ class ImageReader(Reader):
         path = path_of(cell)
         if path is None:
             return self.portable(cell)
-        # What cannot be read here is an error there, as anywhere.
+        # A file that cannot be read here is an error there, as usual.
         with suppress(OSError, ValueError):
             return {"bytes": Path(absolute(path)).read_bytes(), "path": path}
         return absolute(path)

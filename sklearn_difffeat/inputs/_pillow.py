@@ -1,4 +1,4 @@
-"""What Pillow may open, and the switches of a process that change what it opens."""
+"""What Pillow may open, and the process's switches that change how it opens files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RASTER_FORMATS = (
     "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA",
     "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
 )  # fmt: skip
-# What users set in these modules acts on every picture that is opened afterwards.
+# Switches in these modules act on every picture that is opened afterwards.
 SWITCHES = (
     ("PIL.Image", "MAX_IMAGE_PIXELS"),
     ("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES"),
@@ -35,12 +35,12 @@ def allowed_formats() -> tuple[str, ...]:
     """Return the raster formats, and those of plug-ins that the user registered."""
     Image.init()
     allowed = {*RASTER_FORMATS, *_added(Image.OPEN)}
-    # In Pillow's order: some formats are taken for others when tried first.
+    # In Pillow's order: some formats are mistaken for others if they are tried first.
     return tuple(name for name in Image.ID if name in allowed)
 
 
 def _added(registry: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a registry of Pillow's that are not its own."""
+    """Return the entries of a registry of Pillow that are not from Pillow itself."""
     entries = dict(registry)
     return {
         name: entry
@@ -84,7 +84,7 @@ class PillowState:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set the state for a while; nothing is touched where it holds already."""
+        """Set the state for a while; switches that already have it are not changed."""
         before = PillowState.here()
         if before == self:
             yield

@@ -19,11 +19,11 @@ class Content(NamedTuple):
     Attributes
     ----------
     digest : bytes
-        Of all that acts on the model input; empty where the cell could not be read.
+        Of all that affects the model input; empty if the cell could not be read.
     value : object
-        What the reader that made it prepares model inputs from.
+        From this the same reader prepares model inputs.
     name : str
-        What it is called in messages.
+        Its name in error messages.
     error : Exception or None
         Why the cell could not be read.
     """
@@ -43,9 +43,9 @@ class Prepared:
     inputs : ndarray, torch.Tensor or Tokens
         Pixels (n, size, size, 3), uint8, latents, or tokenized texts.
     truncated : ndarray of shape (n,), bool
-        True where the reader warns of the input: a text was cut, a picture is black.
+        True if the reader warns of the input: a text was cut, a picture is black.
     errors : dict of int to Exception
-        Why rows have no input after all, by their position in the batch.
+        Why rows turned out to have no input, by their position in the batch.
     encoded : bool
         Whether the inputs are latents already.
     """
@@ -65,13 +65,13 @@ class Reader(ABC):
     Attributes
     ----------
     window : int or None
-        How many cells are read before the store is asked for them; None asks for all
-        at once, where reading costs nothing.
+        How many cells are read before they are looked up in the store; None looks up
+        all at once, for cells that take no time to read.
     takes_arrays : bool
         Whether a numeric 4-D array is a column of cells.
     pads : bool
-        Whether rows of a batch are padded to one length, which shows in the rounding
-        of anything less precise than float32.
+        Whether rows of a batch are padded to one length, which changes the rounding in
+        any precision below float32.
     """
 
     window: int | None = None
@@ -81,14 +81,14 @@ class Reader(ABC):
     @staticmethod
     @abstractmethod
     def check_cell(cell: Any) -> None:
-        """Look at a cell without reading files.
+        """Check a cell without reading files.
 
         Raises
         ------
         TypeError
             When it is of a kind that cannot be read.
         ValueError
-            When it is of such a kind, and broken.
+            When it is of a readable kind, but invalid.
         """
 
     @staticmethod
@@ -98,13 +98,13 @@ class Reader(ABC):
 
     @staticmethod
     def are_plainly_good(cells: Cells) -> bool:
-        """Whether a look at all cells at once saves a look at each."""
+        """Whether one check of all cells can replace a check of each."""
         return False
 
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What, beside its content, decides on a row's model input."""
+        """What determines a row's model input, apart from its content."""
 
     @abstractmethod
     def size(self, cell: Any) -> int:
@@ -123,21 +123,21 @@ class Reader(ABC):
         return np.arange(len(cells))
 
     def portable(self, cell: Any) -> Any:
-        """Return a cell as another process, in another folder, may read it."""
+        """Return a cell so that another process, in another folder, can read it."""
         return cell
 
     def carried(self, cell: Any) -> Any:
-        """Return a cell as another machine, without these files, may read it."""
+        """Return a cell so that another machine, without these files, can read it."""
         return self.portable(cell)
 
     def load(self, cell: Any) -> int:
-        """Return the bytes of the file that :meth:`carried` takes along."""
+        """Return the number of bytes of the file that :meth:`carried` includes."""
         return 0
 
     def for_workers(self) -> Reader:
-        """Return a reader that takes along what acts on reading in this process."""
+        """Return a reader that includes this process's settings for reading."""
         return self
 
     def surroundings(self) -> AbstractContextManager[None]:
-        """Return what to hold in a worker while it reads as this process does."""
+        """Return a context in which a worker reads as this process does."""
         return nullcontext()

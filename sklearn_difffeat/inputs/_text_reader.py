@@ -22,7 +22,7 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-# A search asks for the same texts for every candidate and fold.
+# Cached, because a search asks for the same texts for every candidate and fold.
 _digest_short = lru_cache(maxsize=2**17)(_digest)
 
 
@@ -37,7 +37,7 @@ class TextReader(Reader):
     def check_cell(cell: Any) -> None:
         if not isinstance(cell, str):
             raise TypeError(
-                f"a cell of type {type(cell).__name__} is no text; pass str."
+                f"a cell of type {type(cell).__name__} is not a text; pass str."
             )
         try:
             cell.encode()
@@ -84,7 +84,7 @@ class TextReader(Reader):
 
 
 def text_keys(digests: Sequence[bytes]) -> np.ndarray:
-    """Return what the masks of texts are drawn by, from digests of 16 bytes.
+    """Return the numbers from which texts' masks are drawn, for digests of 16 bytes.
 
     Returns
     -------

@@ -17,16 +17,16 @@ OTHER = "other"
 class ModalityArray(np.ndarray):
     """A feature matrix that remembers which columns belong to which modality.
 
-    :class:`~sklearn.compose.ColumnTransformer` stacks the outputs of its
-    transformers with :func:`numpy.hstack`; stacking these arrays keeps what would
-    be lost with the column names. Rows may be selected, copied, cast, stacked and
-    pickled; anything else that numpy does to one forgets the modalities.
+    :class:`~sklearn.compose.ColumnTransformer` stacks the outputs of its transformers
+    with :func:`numpy.hstack`; stacking these arrays keeps what would be lost with the
+    column names. Rows may be selected, copied, cast, stacked and pickled; after any
+    other numpy operation the modalities are lost.
 
     Attributes
     ----------
     modalities : dict of str to slice, or None
-        Columns of each modality, in the order of the columns; None once forgotten. A
-        name that comes again gets a number here.
+        Columns of each modality, in the order of the columns; None after they are lost.
+        A repeated name gets a number here.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def _stack_layouts(arrays: list[Any], axis: Any) -> Layout | None:
 
 
 def free_name(name: str, number: int, taken: Iterable[str]) -> str:
-    """The name with the first number, from this one on, that makes it a new one."""
+    """The name with the first number, from this one on, that is not in use yet."""
     while f"{name}_{number}" in taken:
         number += 1
     return f"{name}_{number}"

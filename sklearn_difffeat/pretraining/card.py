@@ -20,8 +20,8 @@ LOSSES = """
 ![Losses by training step](loss.png)"""
 STARTS = """
 
-The run was cut off, or given other settings, and went on from its last checkpoint. What
-differed from start to start:
+The run was interrupted, or its settings were changed, and it continued from its last
+checkpoint. The starts differed in:
 
 {table}"""
 

@@ -47,15 +47,17 @@ a representation autoencoder (arXiv 2510.11690) without its decoder. It ships wi
 | part | what it is |
 |---|---|
 | `vae/` | `EfficientNetLiteEncoder`: EfficientNet-Lite0, trained on ImageNet by its \
-authors, unchanged but for batch norms folded and half precision; 224 x 224 pixels to \
-704 x 7 x 7, the maps of four stages brought to one size, normalised by channel |
+authors, unchanged except that batch norms are folded and numbers have half precision; \
+224 x 224 pixels to 704 x 7 x 7, the maps of four stages resized to one size, \
+normalised by channel |
 | `transformer/` | `DiTTransformer2DModel`, {num_layers} blocks of width {width}, \
-patch 1, no classes (the null class stands for every picture), predicts clean latents |
+patch 1, no classes (every picture gets the null class), predicts clean latents |
 | `scheduler/` | 1,000 timesteps of flow matching's path, shifted for the latents' \
 34,496 numbers, as a variance-preserving schedule |
 
 Block 0 is the encoder's own map: 1,280 channels of its head, those of three inner
-stages, and the latter negated, so that a maximum also reads how little there is.
+stages, and those of the inner stages again with the opposite sign, so that a maximum
+over the tokens also gives their lowest values.
 
 ## Data
 
@@ -71,19 +73,20 @@ gave to drawings were targets, never inputs.
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
-is noise-free. Three losses: the error of the clean latents (weight {diffusion}); of the
-maximum over block {block}'s tokens, mapped linearly, the cosine with the encoder's
-features of another artist's drawing of the same name, or of the same where there is
-none (weight {other}); and of the same maximum, the drawing's name told from all others
-by MiniLM's embeddings of them (weight {name}). {steps:,} steps of {batch_size}
-pictures, half of them mirrored, AdamW, seed {seed}, exponential average of the weights,
-half precision. Last losses: {losses}.{history}
+is noise-free. Three losses are added. The first is the error of the clean latents
+(weight {diffusion}). The other two take the maximum over block {block}'s tokens. One
+maps it linearly and compares it, by the cosine, with the encoder's features of another
+artist's drawing of the same name, or of the same drawing if there is no other (weight
+{other}). The last one has to find the drawing's name among all names, by MiniLM's
+embeddings of the names (weight {name}). {steps:,} steps of {batch_size} pictures, half
+of them mirrored, AdamW, seed {seed}, exponential average of the weights, half
+precision. Last losses: {losses}.{history}
 
-`digests.npy` holds the first 64 bits of the SHA-256 of each picture it saw.
+`digests.npy` holds the first 64 bits of the SHA-256 of each training picture.
 
 ## Good for
 
-Trying the package out, tests, teaching, and where nothing larger can be had.
+Trying the package out, tests, teaching, and wherever no larger model is available.
 
 ## Not good for
 
@@ -93,8 +96,8 @@ adds.
 
 ## Licence
 
-`vae/` has EfficientNet-Lite0's weights, Apache License 2.0; `NOTICE` tells whose they
-are and what was changed, `LICENSE` its terms. The rest is BSD-3-Clause.
+`vae/` has EfficientNet-Lite0's weights, Apache License 2.0; `NOTICE` says who made
+them and what was changed, and `LICENSE` has the terms. The rest is BSD-3-Clause.
 """
 NOTICE = """This folder holds weights that others made, in a changed form.
 

@@ -46,22 +46,23 @@ without network or GPU.
 |---|---|---|
 {sources}
 
-{n_texts:,} texts. None has the same words as a text of the bundled data set, of either
-part. No label was used.
+{n_texts:,} texts. No text has the same words as a text of the bundled data set,
+neither of its training nor of its test part. No label was used.
 
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining text`. It starts from the weights of
 all-MiniLM-L6-v2. Masked diffusion as in MDLM (arXiv 2406.07524): masking rate drawn
 evenly from (0.05, 1], whole words masked, cross-entropy weighted by one over the rate.
-The new head, tied to the word embeddings, started as a linear regression; then it and
-all blocks learnt, while the embeddings stayed. At every rate, and for the share of
-texts that is not masked ({clean_share}), the means over the tokens of two blocks, the
-last and that at two thirds of the depth, are drawn to the encoder's own clean ones, the
-more so the less is hidden; those of the last block are brought to one length. Weights:
-diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows of 96
-tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of the
-weights, half precision. Last losses: {losses}.{history}
+The new head, tied to the word embeddings, started as a linear regression. Then the
+head and all blocks were trained, while the embeddings did not change. A second loss,
+the alignment, compares the means over the tokens of two blocks, the last and the one
+at two thirds of the depth, with the encoder's own for the text without masks. It
+counts at every rate, more where less is hidden, and for the share of texts that is not
+masked ({clean_share}); the means of the last block are scaled to one length first.
+Weights: diffusion {diffusion}, alignment {align}. {steps:,} steps of {batch_size} rows
+of 96 tokens, AdamW, learning rate {learning_rate}, seed {seed}, exponential average of
+the weights, half precision. Last losses: {losses}.{history}
 
 `digests.npy` holds the first 64 bits of the SHA-256 of the lower-cased words of each
 text of the corpus.
@@ -78,8 +79,8 @@ adds.
 
 ## Licence
 
-A changed copy of all-MiniLM-L6-v2, Apache License 2.0; `NOTICE` tells whose weights it
-started from and what was changed, `LICENSE` its terms.
+A changed copy of all-MiniLM-L6-v2, Apache License 2.0; `NOTICE` says whose weights it
+started from and what was changed, and `LICENSE` has the terms.
 """
 NOTICE = """This folder holds weights that others made, in a changed form.
 

@@ -1,4 +1,4 @@
-"""The axes of a local search: what may be tried, where to start, what costs a pass."""
+"""The axes of a local search: their values, where to start, what costs a pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Axis:
         Of the parameter, with the path of its estimator: ``"features__image__block"``.
     values : tuple of length n_values >= 1
         Of any kind, in the parameter's own unit: the number of a block, or a timestep
-        of the training schedule. Numbers rise or fall.
+        of the training schedule. Numbers are sorted, upwards or downwards.
     start : int
         Where the walk begins, as an index into ``values``, 0 to n_values - 1.
     costly : bool
@@ -47,7 +47,7 @@ class Axis:
 
     @property
     def group(self) -> str:
-        """Path of the estimator that the parameter belongs to, "" for the searched."""
+        """Path of the parameter's estimator; "" for the searched estimator itself."""
         return self.name.rpartition("__")[0]
 
     @property
@@ -73,12 +73,12 @@ def build_axes(
     Parameters
     ----------
     estimator : estimator
-        Asked, by its parameters, for the transformers that the names lead to.
+        The names of the parameters lead to its transformers.
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
         Ordered values of each parameter, of any kind or dtype.
     start : dict of str to value, "auto" or None
-        Overrides the prior, for all parameters or some; "auto" looks up what is
-        recommended for each transformer's backbone.
+        Overrides the prior, for all parameters or some; "auto" looks up the
+        recommendation for each transformer's backbone.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def build_axes(
         When values are empty, repeated, not in order or not one-dimensional, or a
         start is not among them.
     """
-    # GridSearchCV's own checks, in its own words.
+    # GridSearchCV's own checks, with its own messages.
     ParameterGrid(dict(param_space))
     is_auto, start = start == "auto", start if isinstance(start, Mapping) else {}
     unknown = sorted(set(start) - set(param_space))
@@ -127,7 +127,7 @@ def build_axes(
 
 
 def _prior(leaf: str, modality: str | None, values: Sequence[Any]) -> int | None:
-    """Index of the paper's place for texts, of the lower middle for all else."""
+    """Index of the paper's choice for texts, and of the lower middle otherwise."""
     places = range(len(values))
     if modality == "text" and leaf == "block":
         return max(places, key=lambda i: _depth(values[i], i))
@@ -146,7 +146,7 @@ def _recommended(part: Any, leaf: str, values: Sequence[Any]) -> tuple[int, ...]
     several = wanted if isinstance(wanted, list) else []
     found = [_index_of(values, value) for value in (wanted, *several)]
     if leaf == "timestep" and _are_numbers(values):
-        # Timesteps are alike: the nearest one stands for it.
+        # Neighbouring timesteps are similar, so the nearest one is used.
         distances = [abs(value - wanted) for value in values]
         found = [int(np.argmin(distances))]
     return tuple(index for index in found if index is not None)

@@ -19,7 +19,7 @@ from sklearn_difffeat.search._walk import Point
 
 
 def metrics_of(results: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that ``cv_results_`` holds, ``"score"`` where it is one."""
+    """Return the metrics that ``cv_results_`` has; ``"score"`` if there is only one."""
     means = (name for name in results if name.startswith("mean_test_"))
     return [name.removeprefix("mean_test_") for name in means]
 
@@ -32,7 +32,7 @@ def followed_metric(refit: Any, metrics: list[str]) -> str:
 class RepeatedSplits:
     """A splitter that gives all batches of a search the splits of the first.
 
-    Scores of candidates on different splits could not be compared.
+    Scores on different splits could not be compared.
     """
 
     def __init__(self, cv: Any) -> None:
@@ -40,14 +40,14 @@ class RepeatedSplits:
         self._splits: list[Any] | None = None
 
     def split(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """Split as ever, once."""
+        """Split as usual, but only once."""
         if self._splits is None:
             self._splits = list(self._cv.split(*args, **kwargs))
         return self._splits
 
 
 class Judge:
-    """Turns points into candidates, has them evaluated, and keeps the books.
+    """Turns points into candidates, evaluates them, and records the results.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Judge:
         Its ``_format_results`` adds the list of single fits' results, as "fits".
     axes : list of Axis
     evaluate : callable
-        What BaseSearchCV hands to ``_run_search``.
+        The function that BaseSearchCV passes to ``_run_search``.
     context : callback context or None
     """
 
@@ -104,7 +104,7 @@ class Judge:
         """
         candidates = [self.params_of(point) for point in points]
         n_fits = len(candidates) * self._search.n_splits_
-        # Left to finish(), which counts the failures of all batches in one warning.
+        # finish() warns instead, once, with the failures of all batches.
         told = rf"\n\d+ fits failed out of a total of {n_fits}\."
         try:
             with self._batch_context(n_fits) as keywords, warnings.catch_warnings():
@@ -113,8 +113,8 @@ class Judge:
         except ValueError as error:
             if self._search.error_score == "raise" or not _tells_failures(error):
                 raise
-            # scikit-learn takes a failed batch for a failed search; here it is one
-            # step of many.
+            # For scikit-learn a failed batch is a failed search; here it is one step of
+            # many.
             self._failed += points
             self._failures += [{"fit_error": str(error)} for _ in range(n_fits)]
             return [self._search.error_score] * len(points)
@@ -123,7 +123,7 @@ class Judge:
         return results[self._score_name()][-len(points) :]
 
     def finish(self, format_results: Callable) -> None:
-        """Tell how many fits failed, and enter failed batches into the results.
+        """Warn how many fits failed, and enter failed batches into the results.
 
         Parameters
         ----------
@@ -137,14 +137,14 @@ class Judge:
         """
         search, fits = self._search, [*self._fits, *self._failures]
         _warn_or_raise_about_fit_failures(fits, search.error_score)
-        # Nobody measured times; scikit-learn's time of a score that failed is 0, too.
+        # Times were not measured; scikit-learn's time of a failed score is 0, too.
         unmeasured = self._fits[0] | {"fit_time": 0.0, "score_time": 0.0}
         scores = dict.fromkeys(("test_scores", "train_scores"), search.error_score)
         for failure in self._failures:
             failure |= unmeasured | scores | failure
         _insert_error_scores(fits, search.error_score)
         candidates = [self.params_of(point) for point in self._scored + self._failed]
-        # fit() goes on with this very dict.
+        # fit() continues with this same dict.
         self._results.update(format_results(candidates, search.n_splits_, fits))
 
     def _score_name(self) -> str:
@@ -156,7 +156,7 @@ class Judge:
 
     @contextmanager
     def _batch_context(self, n_fits: int) -> Iterator[dict[str, Any]]:
-        """Tell scikit-learn's callbacks of a batch's begin and end."""
+        """Tell scikit-learn's callbacks when a batch begins and ends."""
         if self._context is None:
             yield {}
             return
@@ -171,6 +171,6 @@ class Judge:
 
 
 def _tells_failures(error: ValueError) -> bool:
-    """Whether scikit-learn raised it because all fits of a batch failed."""
+    """Whether scikit-learn raised the error because all fits of a batch failed."""
     raised_in = extract_tb(error.__traceback__)[-1].name
     return raised_in == _warn_or_raise_about_fit_failures.__name__

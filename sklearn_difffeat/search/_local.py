@@ -1,4 +1,4 @@
-"""Search for block and timestep without the grid."""
+"""Search for block and timestep without a full grid."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class LocalSearchCV(BaseSearchCV):
     estimator : estimator
         Any scikit-learn estimator; it need not use diffusion features.
     param_space : dict of str to list, tuple or ndarray of shape (n_values,)
-        Parameter names and their values, ordered so that neighbours are alike; numbers
-        have to rise or fall. Timesteps are those of the training schedule.
+        Parameter names and their values, ordered so that neighbours are similar;
+        numbers have to be sorted, upwards or downwards. Timesteps are those of the
+        training schedule.
     start : dict of str to value, "auto" or None, default=None
         Where to start, for all parameters or some. None starts where the paper found
         the best features: the middle value for block and timestep of an image; the
@@ -86,9 +87,9 @@ class LocalSearchCV(BaseSearchCV):
         changes the stored features), counted for each transformer and added; 0 where no
         parameter belongs to a transformer.
     path_ : list of dict
-        The way of the search: for each place ``params``, ``score``, ``index`` in
-        ``cv_results_`` and ``stage``: "start", the path of an estimator ("walk" for the
-        searched one itself), "joint" or "restart 1" and so on.
+        The places that the search went to, in order; for each ``params``, ``score``,
+        ``index`` in ``cv_results_`` and ``stage``: "start", the path of an estimator
+        ("walk" for the searched one itself), "joint" or "restart 1" and so on.
     cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_
         As of GridSearchCV.
@@ -200,7 +201,7 @@ n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in
         self, candidate_params: list, n_splits: int, out: list, more_results: Any = None
     ) -> dict[str, Any]:
         with warnings.catch_warnings():
-            # Non-finite scores are told once, with the results of all batches.
+            # finish() warns of non-finite scores, once for all batches.
             warnings.filterwarnings("ignore", message="One or more of the")
             results = super()._format_results(
                 candidate_params, n_splits, out, more_results

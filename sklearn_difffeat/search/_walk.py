@@ -1,4 +1,4 @@
-"""The walk of a local search, on indices alone."""
+"""The walk of a local search, on indices only."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CandidatesSpent(Exception):
 class Walk:
     """Climb to a local maximum of a score over ordered axes.
 
-    Each group of axes, that is each estimator with parameters in the space, is climbed
-    by itself; then all axes together. Steps start at a quarter of an axis and are
-    halved where no step gains, down to one. Among axes that cost a pass only one new
-    value is paid for at a time.
+    The axes of each estimator with parameters in the space are climbed separately, then
+    all axes together. Steps start at a quarter of an axis and are halved when no step
+    improves the score, down to one. Where a new value costs a pass, only one is tried
+    at a time.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class Walk:
     max_candidates : int or None
         Most points to score.
     on_move : callable
-        Told of each point that the walk goes to, and of the stage it is in.
+        Called with each point that the walk goes to, and the stage.
     max_passes : int or None
         Largest number of passes; the start is always tried.
 
     Attributes
     ----------
     scores : dict of point to float
-        What was tried; -inf stands for NaN.
+        The points that were tried; -inf stands for NaN.
     passes : set of (str, tuple of int)
-        What was paid for: the path of a transformer, and the indices of its costly
-        values.
+        The passes that were made: the path of a transformer, and the indices of its
+        costly values.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Walk:
         self._climb(point, joint, self._step_jointly)
 
     def _recommended(self, point: Point, group: str) -> list[Point]:
-        """What is recommended for a group, the other axes left where they are."""
+        """The recommended points of a group, with the other axes left as they are."""
         choices = [
             axis.recommended if axis.group == group and axis.recommended else (index,)
             for axis, index in zip(self.axes, point, strict=True)
@@ -103,7 +103,7 @@ class Walk:
     def _climb(
         self, point: Point, steps: Steps, advance: Callable[[Point, Steps], Point]
     ) -> Point:
-        """Advance while that gains; halve the steps where it does not, down to one."""
+        """Advance while the score rises; halve the steps if not, down to one."""
         while True:
             reached = advance(point, steps)
             if reached == point:
@@ -127,10 +127,10 @@ class Walk:
         return self._climb(point, steps, advance)
 
     def _climb_axis(self, point: Point, number: int, step: int) -> Point:
-        """Pay for one new value at a time, and go on only while that pays.
+        """Try one new costly value at a time, and continue only while the score rises.
 
-        A pass gives all blocks, so that the neighbours on the free axes are scored
-        with it: the best block may be another one there.
+        A pass gives all blocks, so the neighbours on the free axes are scored together
+        with it: another block may be best there.
         """
         group = self.axes[number].group
         own = (n for n, axis in enumerate(self.axes) if axis.group == group)
@@ -150,9 +150,10 @@ class Walk:
         return point
 
     def _step_jointly(self, point: Point, steps: Steps) -> Point:
-        """Step along any axis or two, by passes already paid for.
+        """Step along one axis or two, with passes that were already made.
 
-        Only where those give nothing is a pass spent, on a value next to the best.
+        Only if none of these improves the score, one new pass is made, next to the
+        best.
         """
         near = self._neighbours(point, steps)
         best = self._better(point, [p for p in near if self._is_paid(p)])
@@ -171,8 +172,8 @@ class Walk:
     def _pairs(self, point: Point, steps: Steps) -> list[Point]:
         """Steps along two axes at once, the most promising ones.
 
-        The promise is the sum of what both steps scored alone; as many are taken as
-        there are steps along one axis.
+        The most promising have the highest sum of the scores of both single steps; as
+        many are taken as there are single steps.
         """
         promises: dict[Point, float] = {}
         for a, b in combinations(steps, 2):
@@ -188,7 +189,7 @@ class Walk:
         return best[: 2 * len(self.axes)]
 
     def _directions(self, point: Point, number: int) -> tuple[int, int]:
-        """Both directions of an axis, the one that looks better by its scores first."""
+        """Both directions of an axis, the one with the better scores first."""
         nearest: dict[int, tuple[int, float]] = {}
         for tried, score in self.scores.items():
             distance = tried[number] - point[number]
@@ -213,7 +214,7 @@ class Walk:
         return new[int(gaps.sum(axis=2).min(axis=1).argmax())]
 
     def _better(self, point: Point, others: list[Point]) -> Point:
-        """Go to the best of some points, if it beats where the walk is."""
+        """Go to the best of some points, if it is better than the current point."""
         complete = self._try(others)
         known = [p for p in others if p in self.scores]
         best = max(known, key=self.scores.__getitem__, default=point)
@@ -226,7 +227,7 @@ class Walk:
         return best
 
     def _try(self, points: list[Point]) -> bool:
-        """Score what is new; False when that was more than is allowed."""
+        """Score new points; False if there were more than allowed."""
         new = [p for p in dict.fromkeys(points) if p not in self.scores]
         most = self._max_candidates
         asked = new if most is None else new[: most - len(self.scores)]
@@ -238,7 +239,7 @@ class Walk:
         return len(asked) == len(new)
 
     def _passes_of(self, point: Point) -> set[tuple[str, Point]]:
-        """What has to pass the models for a point: one entry a transformer."""
+        """The passes that a point needs: one entry for each transformer."""
         settings: dict[str, Point] = {}
         for axis, index in zip(self.axes, point, strict=True):
             if axis.passes_model:

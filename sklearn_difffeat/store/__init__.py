@@ -1,4 +1,4 @@
-"""What was computed, found again by content; no torch here."""
+"""Computed features, found again by content; torch is not imported here."""
 
 from sklearn_difffeat.store._store import FeatureStore
 

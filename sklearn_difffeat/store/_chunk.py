@@ -1,4 +1,4 @@
-"""What a pass gives for the rows of a batch, and where such chunks lie in a store."""
+"""Results of a pass for the rows of a batch, and where such chunks are in a store."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ POSITION_BITS = 20
 
 
 class Pass(NamedTuple):
-    """One run of the model over a row, and where its results belong.
+    """One run of the model over a row, and what its results are stored under.
 
-    The space says of which backbone, with which settings; see ``StoredRows.space``.
+    The space stands for the backbone and its settings; see ``StoredRows.space``.
     """
 
     space: str
@@ -26,7 +26,7 @@ class Pass(NamedTuple):
 
 @dataclass
 class Chunk:
-    """What one pass gave for the rows of a batch.
+    """Results of one pass for the rows of a batch.
 
     Attributes
     ----------
@@ -55,16 +55,16 @@ class Chunk:
         return sum(array.nbytes for array in self.values.values())
 
     def compact(self, dtype: str) -> Chunk:
-        """Hold blocks in half precision where the model's own is no better.
+        """Convert blocks to half precision if the model's own precision is not better.
 
-        Half precision errs by 2**-11 of a value, eight times less than bfloat16 does;
-        features of a float32 model are kept as they are.
+        Half precision rounds by at most 2**-11 of a value, eight times less than
+        bfloat16; features of a float32 model are kept as they are.
         """
         if dtype == "float32":
             return self
         values = dict(self.values)
         for block, array in values.items():
-            # Not where some values are too large, or all too small for it.
+            # Not if some values are too large for it, or all are too small.
             if 1e-2 < np.abs(array).max(initial=0) < 65504:
                 values[block] = array.astype(np.float16)
         return replace(self, values=values)
@@ -81,7 +81,7 @@ class Chunk:
 
 @dataclass
 class Index:
-    """Where the rows of a pass lie: digest -> chunk and position in it."""
+    """Where the rows of a pass are: digest -> chunk and position in it."""
 
     removals: int | None
     last: int = 0
@@ -90,7 +90,7 @@ class Index:
     truncated: set[bytes] = field(default_factory=set)
 
     def add(self, chunk: int, deepest: int, digests: bytes, truncated: bytes) -> None:
-        """Take in a chunk, whose digests and flags stand one behind the other."""
+        """Add a chunk, whose digests and flags follow one another."""
         self.deepest[chunk] = deepest
         starts = range(0, len(digests), DIGEST_BYTES)
         keys = [digests[start : start + DIGEST_BYTES] for start in starts]
@@ -104,7 +104,7 @@ class Index:
     def find(
         self, digests: Sequence[bytes], deepest: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return places, -1 where no chunk goes down to a block, and who was cut."""
+        """Return places, -1 where no chunk reaches a block, and which rows were cut."""
         get, count = self.places.get, len(digests)
         places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
         shallow = [c for c, depth in self.deepest.items() if depth < deepest]

@@ -13,8 +13,8 @@ import psutil
 from sklearn_difffeat.store._chunk import Pass, are_in
 from sklearn_difffeat.store._rows import StoredRows
 
-# The clock that tells when a process was started may be set by so much, in seconds. A
-# wrong guess costs a second pass, never a wrong value.
+# The clock that gives the start of a process may be changed by up to this many seconds.
+# A wrong guess costs a second pass, but never gives a wrong value.
 CLOCK_SECONDS = 2.0
 
 
@@ -25,11 +25,11 @@ class Claims:
     ----------
     store : StoredRows
     passes : sequence of Pass
-        What rows may need.
+        The passes that rows may need.
     latents : Pass or None
-        What each of these passes starts from, where that is kept too.
+        The inputs of these passes, if they are kept, too.
     deepest : int
-        The deepest block that a pass has to have kept.
+        The deepest block that a stored pass must have.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Claims:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Where the store itself has failed, its error is the one to be seen.
+        # If the store itself has failed, its error is the one to raise.
         with suppress(OSError, ValueError) if error[0] else nullcontext():
             if self.store.file.writable:
                 with self.store.file.transaction() as tables:
@@ -86,7 +86,7 @@ class Claims:
                 wanted = np.column_stack([wanted, missing])
                 passes = [*passes, self.latents]
             granted = np.asarray(wanted.any(axis=1))
-            # Of what cannot be kept nobody else would have anything: no claims then.
+            # If results cannot be stored, no other worker can use them: make no claims.
             if file.writable:
                 tables.sign_in(self.worker, platform.node(), _this_process())
                 for worker, process in tables.workers():
@@ -107,7 +107,7 @@ def _this_process() -> str:
 
 
 def is_running(process: str) -> bool:
-    """Whether a process is the one that signed in, not a later one of its number."""
+    """Whether a process is the one that signed in, not a later one with its number."""
     number, _, started = process.partition(" ")
     try:
         found = psutil.Process(int(number))

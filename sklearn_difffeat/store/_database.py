@@ -23,13 +23,13 @@ from sklearn_difffeat.store._sql import BUSY_SECONDS, Tables
 
 # Indexes kept in memory, one for each pass; about 200 bytes a row.
 MAX_INDEXES = 16
-# A place holds, from the last bit on, a position, a chunk and the connection.
+# A place consists, from the last bit on, of a position, a chunk and the connection.
 TAG_SHIFT = POSITION_BITS + 31
 
 # Connections of this process by path ("" is the store in memory).
 _open: dict[str, StoreFile] = {}
 _open_lock = threading.Lock()
-# Stores that this process has said it cannot write.
+# Stores for which this process has warned that it cannot write them.
 _told: set[str] = set()
 _numbers = itertools.count()
 
@@ -40,11 +40,11 @@ class StoreFile:
     Attributes
     ----------
     tag : int
-        The part of a row's place that tells which connection found it.
+        The part of a row's place that names the connection which found it.
     identity : tuple or None
         Of the file; None in memory.
     state : tuple or None
-        Of a file that cannot be written, when it was opened.
+        State of a file that cannot be written, at the time of opening.
     writable : bool
     """
 
@@ -53,14 +53,14 @@ class StoreFile:
         self.name = f"cache={path!r}" if path else "the store in memory"
         self.tag = next(_numbers) % (1 << 63 - TAG_SHIFT) << TAG_SHIFT
         self.lock = threading.RLock()
-        # What was read of the file so far.
+        # What was read from the file so far.
         self.indexes: OrderedDict[Pass, Index] = OrderedDict()
-        # Chunk and block of what was found to be whole, once in a process.
+        # Chunk and block of content whose checksum was right; checked once per process.
         self.verified: set[tuple[int, int]] = set()
         self.identity: place.Identity | None = None
         self.state: place.Identity | None = None
         self.writable = self._is_locked = True
-        # The log lies beside the file itself, wherever links to it are.
+        # The log is beside the file itself, also if the path is a link.
         self._real = os.path.realpath(path) if path else ""
         with self.speaking():
             if path:
@@ -84,18 +84,18 @@ class StoreFile:
         self.identity = place.identity(self._real)
         self.writable = place.is_writable(self._real)
         if self.writable:
-            # SQLite would make the file that another process has just deleted.
+            # SQLite would create the file again that another process has just deleted.
             self._connect(f"{Path(self._real).as_uri()}?mode=rw")
             try:
                 self.connection.prepare(self.name)
                 return
             except sqlite3.Error as error:
-                # Rights that only SQLite's own attempt can tell.
+                # Whether it can be written, only SQLite's own attempt shows.
                 if not _speaks_of_rights(error):
                     raise
                 self.connection.close()
                 self.writable = False
-        # Before the opening: what changes from here on is noticed.
+        # Before opening, so that later changes are noticed.
         self.state = place.state(self._real)
         address, self._is_locked = place.address_to_read(self._real)
         self._connect(address)
@@ -106,7 +106,7 @@ class StoreFile:
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
-        """Hold the store for writing; all of the block's changes count, or none."""
+        """Lock the store for writing; all of the block's changes are made, or none."""
         if not self.writable:
             raise PermissionError(
                 errno.EACCES,
@@ -124,7 +124,7 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:
-        """Read, without holding up those who write."""
+        """Read, without blocking processes that write."""
         with self.lock, self.speaking():
             yield self.connection
         if not self._is_locked and self.has_changed():
@@ -135,7 +135,7 @@ class StoreFile:
             )
 
     def index(self, one: Pass) -> Index:
-        """Return where the rows of a pass lie, with what others have added by now."""
+        """Return where the rows of a pass are, including those added by others."""
         removals = self.connection.setting("removals")
         index = self.indexes.get(one)
         if index is None or index.removals != removals:
@@ -148,11 +148,11 @@ class StoreFile:
         return index
 
     def has_changed(self) -> bool:
-        """Whether it is to be opened anew, as its rights or unlocked bytes changed."""
+        """Whether to open it again: its permissions or unlocked bytes changed."""
         if self.state is None:
             return False
         now = place.state(self._real)
-        # A reader that locks sees the writes of others whole; rights come first.
+        # A reader with locks sees complete writes only; permissions come first.
         return now[0] != self.state[0] if self._is_locked else now != self.state
 
     def is_gone(self) -> bool:
@@ -161,7 +161,7 @@ class StoreFile:
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Say what SQLite's errors mean for the user of a store."""
+        """Turn SQLite's errors into errors that say what to do."""
         try:
             yield
         except sqlite3.Error as error:
@@ -214,8 +214,8 @@ def _explained(error: sqlite3.Error, name: str) -> OSError | ValueError | None:
         return OSError(errno.EIO, f"{said}; check the disk")
     if any(words in text for words in ("not a database", "malformed", "no such")):
         return ValueError(
-            f"{said}; the file is no feature store or is damaged: move it away and its "
-            "features will be computed again."
+            f"{said}; the file is not a feature store or is damaged: move it away and "
+            "its features will be computed again."
         )
     return None
 
@@ -243,7 +243,7 @@ def open_file(path: str | None) -> StoreFile:
 
 
 def close_file(path: str | None) -> None:
-    """Let go of a store, where this process has it open."""
+    """Close a store, if this process has it open."""
     if file := _open.get(path or ""):
         file.close()
 
@@ -258,7 +258,7 @@ def _locks() -> list[Any]:
 
 
 def _leave_to_the_parent(lost: set[int]) -> None:
-    """In a forked process: never use the parent's connections, nor close them.
+    """In a forked process: neither use the parent's connections nor close them.
 
     Closing would write the log and delete it, although the parent goes on using it.
     """

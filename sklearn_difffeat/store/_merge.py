@@ -1,4 +1,4 @@
-"""What one store holds, brought into another."""
+"""Copying the content of one store into another."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sklearn_difffeat.store._claims import is_running
 from sklearn_difffeat.store._database import StoreFile, is_open, open_file
 from sklearn_difffeat.store._rows import StoredRows
 
-# What is brought over in one transaction: a merge that is killed loses no more.
+# Bytes copied in one transaction: a merge that is killed loses no more.
 BATCH_BYTES = 32 * 2**20
 
 
 def merge_into(
     target: StoredRows, path: str | None, progress: Callable[..., tqdm]
 ) -> None:
-    """Copy every row of a store that another lacks, or has with fewer blocks.
+    """Copy every row that the other store lacks, or has with fewer blocks.
 
     Raises
     ------
     FileNotFoundError
         When there is no such store.
     PermissionError
-        When the one to be filled cannot be written.
+        When the store to be filled cannot be written.
     ValueError
-        When both are the same, or the one to be read is of another version, or
+        When both are the same store, or the store to be read has another version or is
         damaged.
     """
     with _opened(path) as file:
@@ -60,7 +60,7 @@ def put_all(
     """Store chunks, many of them in one transaction."""
     with target.file.reading() as tables:
         bound = tables.setting("max_size")
-    # In a bounded store each chunk makes room for itself.
+    # In a store of limited size each chunk removes older ones.
     limit = BATCH_BYTES if bound is None else 0
     held: list[Chunk] = []
     for chunk in chunks:

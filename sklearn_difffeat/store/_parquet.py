@@ -19,7 +19,7 @@ from sklearn_difffeat.store._rows import StoredRows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Bytes of the features that are held at a time, a row group of a file.
+# Bytes of features in memory at a time: one row group of a file.
 GROUP_BYTES = 64 * 2**20
 LARGEST_GROUP = 16_384
 COLUMN = re.compile(r"b(\d+)_t(\d+)(?:_d(\d+))?")
@@ -27,7 +27,7 @@ NEEDED = ("digest", "settings", "truncated")
 
 
 def column_name(one: Pass, block: int) -> str:
-    """Return what the column of a block and a pass is called."""
+    """Return the column name of a block and a pass."""
     draw = f"_d{one.draw}" if one.draw else ""
     return f"b{block}_t{one.timestep}{draw}"
 
@@ -38,7 +38,7 @@ def write_parquet(store: StoredRows, path: str | os.PathLike[str]) -> list[Path]
     Raises
     ------
     ValueError
-        When nothing is kept, or one file is named where several are needed.
+        When the store has no features, or one file is named where several are needed.
     """
     with store.file.reading() as tables:
         passes = [one for one, _ in tables.passes()]
@@ -47,7 +47,7 @@ def write_parquet(store: StoredRows, path: str | os.PathLike[str]) -> list[Path]
         if json.loads(one.space)["kind"] == "features":
             by_space.setdefault(one.space, []).append(one)
     if not by_space:
-        raise ValueError(f"{store.file.name} keeps no features; nothing is written.")
+        raise ValueError(f"{store.file.name} has no features; nothing is written.")
     target = Path(path)
     if target.suffix == ".parquet":
         if len(by_space) > 1:
@@ -60,7 +60,7 @@ def write_parquet(store: StoredRows, path: str | os.PathLike[str]) -> list[Path]
         target.mkdir(parents=True, exist_ok=True)
         files = [target / f"{_file_name(space)}.parquet" for space in by_space]
     for file, some in zip(files, by_space.values(), strict=True):
-        # Whole or not there at all, whenever this is cut off.
+        # If this is interrupted, the file is complete or does not exist.
         part = file.with_name(f".{file.name}.part")
         try:
             _write(store, some, part)
@@ -116,7 +116,7 @@ def _write(store: StoredRows, passes: Sequence[Pass], file: Path) -> None:
 
 
 class _PassColumns:
-    """The columns of one pass: where the rows lie in a store, and how deep they go."""
+    """Columns of one pass: where the rows are in a store, and their deepest blocks."""
 
     def __init__(self, store: StoredRows, one: Pass, n_rows: int) -> None:
         self.store, self.one = store, one
@@ -129,7 +129,7 @@ class _PassColumns:
         rows: dict[bytes, int],
         level: tuple[int, list[bytes], np.ndarray, np.ndarray],
     ) -> np.ndarray:
-        """Take in the rows of one depth, the deepest first; return who was cut."""
+        """Add the rows of one depth, the deepest first; return which were cut."""
         deepest, digests, places, truncated = level
         at = np.fromiter(map(rows.__getitem__, digests), np.intp, len(digests))
         self.places[at], self.deepest[at] = places, deepest
@@ -146,7 +146,7 @@ class _PassColumns:
         return list(zip(names, self.widths, strict=True))
 
     def read(self, part: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Return each block's values of some rows, float32, and who has none."""
+        """Return each block's values of some rows, float32, and rows without any."""
         places, depths = self.places[part], self.deepest[part]
         blocks = [np.zeros((len(places), width), "f4") for width in self.widths]
         missing = np.ones((len(self.widths), len(places)), dtype=bool)
@@ -161,7 +161,7 @@ class _PassColumns:
 
 
 def read_parquet(path: str | os.PathLike[str]) -> Iterator[Chunk]:
-    """Yield the rows of a file, or of all files of a folder, as they were kept.
+    """Yield the rows of a file, or of all files of a folder, as they were stored.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def read_parquet(path: str | os.PathLike[str]) -> Iterator[Chunk]:
     files = [source]
     if source.is_dir():
         files = sorted(source.rglob("*.parquet"))
-        # Engines leave hidden files beside their results.
+        # Engines write hidden files beside their results.
         files = [file for file in files if not file.name.startswith((".", "_"))]
         if not files:
             raise FileNotFoundError(f"there is no file *.parquet in {path}.")
@@ -232,8 +232,8 @@ def _chunks(
     digests = batch["digest"].to_pylist()
     if wrong := [d for d in digests if d is None or len(d) != DIGEST_BYTES]:
         raise ValueError(
-            f"{where}: digest {wrong[0]!r} has not {DIGEST_BYTES} bytes; keep the "
-            "column as it was written."
+            f"{where}: digest {wrong[0]!r} does not have {DIGEST_BYTES} bytes; keep "
+            "the column as it was written."
         )
     truncated = np.array(batch["truncated"].to_pylist(), dtype=bool)
     settings = np.array(batch["settings"].to_pylist(), dtype=object)
@@ -281,14 +281,14 @@ def _matrix(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_kept(values: np.ndarray) -> np.ndarray:
-    """Return values in half precision where they had no more."""
+    """Return values in half precision if they had no more."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return half if np.array_equal(half, values) else values
 
 
 def _file_name(space: str) -> str:
-    """Name a file for its backbone, and for the settings by a digest of them."""
+    """Name a file after its backbone and a digest of the settings."""
     backbone = str(json.loads(space)["backbone"])
     plain = re.sub(r"[^\w.-]+", "_", backbone)[:40]
     return f"{plain}-{hashlib.blake2b(space.encode(), digest_size=4).hexdigest()}"

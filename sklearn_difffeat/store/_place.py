@@ -1,4 +1,4 @@
-"""Where a store's file lies: whether it is there, may be written, was changed."""
+"""A store's file: whether it exists, can be written, was changed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be deleted.
     fcntl = None  # type: ignore[assignment]
 
-# SQLite's log of what is not yet in the file, and the log's shared index.
+# SQLite's log of changes that are not yet in the file, and the log's shared index.
 LOG, LOG_INDEX = "-wal", "-shm"
 
 Identity = tuple[int, ...]
 
 
 def whole(path: str | os.PathLike[str] | None) -> str | None:
-    """Return a path of the user's as it is called in every folder."""
+    """Return a path of the user as an absolute path."""
     if path is None:
         return None
     text = os.fspath(path)
     if not isinstance(text, str):
-        raise TypeError(f"cache={path!r} is no text; give the path as str or Path.")
+        raise TypeError(f"cache={path!r} is not a path; give a str or Path.")
     if not text:
         raise ValueError("cache='' is empty; name a file, such as 'features.db'.")
     return absolute(text)
@@ -42,7 +42,7 @@ def identity(path: str) -> Identity | None:
 
 
 def state(path: str) -> Identity:
-    """Return what changes when anybody writes to a store, or may do so from now on."""
+    """Return what changes when a process writes to a store, or becomes able to."""
     found: list[int] = [is_writable(path)]
     for end in ("", LOG):
         with suppress(OSError):
@@ -52,7 +52,7 @@ def state(path: str) -> Identity:
 
 
 def is_writable(path: str) -> bool:
-    """Whether this process may write to a store that is there."""
+    """Whether this process may write to a store that exists."""
     beside = [path + end for end in (LOG, LOG_INDEX)]
     there = [name for name in beside if os.path.exists(name)]
     if len(there) < len(beside):
@@ -61,7 +61,7 @@ def is_writable(path: str) -> bool:
 
 
 def make_file(path: str) -> None:
-    """Make an empty file, unless there is one, and remove what is left of an older."""
+    """Create an empty file, unless there is one, and remove an older one's log."""
     if os.path.isdir(path):
         raise IsADirectoryError(
             errno.EISDIR,
@@ -78,7 +78,7 @@ def make_file(path: str) -> None:
     folder = None
     try:
         if fcntl is not None:
-            # Nobody else may make the file between the look and the removal.
+            # No other process may create the file between the check and the removal.
             folder = os.open(os.path.dirname(real), os.O_RDONLY)
             fcntl.flock(folder, fcntl.LOCK_EX)
         if not os.path.exists(real):
@@ -104,7 +104,7 @@ def address_to_read(path: str) -> tuple[str, bool]:
     log, index = Path(path + LOG), Path(path + LOG_INDEX)
     uri = Path(path).as_uri()
     if log.exists() and index.exists():
-        # In use by others, or left by a process that was killed.
+        # In use by other processes, or left by one that was killed.
         return f"{uri}?mode=ro", True
     if log.exists() and log.stat().st_size:
         raise PermissionError(
@@ -112,6 +112,7 @@ def address_to_read(path: str) -> tuple[str, bool]:
             f"cache={path!r} cannot be written, and {log.name} beside it holds what is "
             "not yet part of it; open the store once where it can be written",
         )
-    # Everything is in the file, and nobody has it open. SQLite would need to write
-    # beside it, unless it takes the file for one that nobody changes: hence ``state``.
+    # Everything is in the file, and no process has it open. SQLite would need to write
+    # beside it, unless it is told that the file does not change; ``state`` shows
+    # whether it did.
     return f"{uri}?immutable=1", False

@@ -17,7 +17,7 @@ from sklearn_difffeat.store._place import identity, whole
 
 
 class StoredRows:
-    """A store from the first question of a call to the last.
+    """A store during one call of a transformer.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class StoredRows:
 
     @staticmethod
     def space(description: Mapping[str, Any]) -> str:
-        """Return what a backbone's features with some settings are kept under."""
+        """Return the key for a backbone's features with some settings."""
         return json.dumps(description, sort_keys=True)
 
     def find(
@@ -57,7 +57,7 @@ class StoredRows:
         places : ndarray of shape (n,), int64
             To be given to :meth:`read`; -1 where the row is not known.
         truncated : ndarray of shape (n,), bool
-            Whose input was cut.
+            Whether the row's input was cut.
         """
         file = self.file
         with file.reading():
@@ -68,7 +68,7 @@ class StoredRows:
     def levels(
         self, one: Pass
     ) -> Iterator[tuple[int, list[bytes], np.ndarray, np.ndarray]]:
-        """Yield all rows of a pass by the deepest block that is kept of them.
+        """Yield all rows of a pass, grouped by the deepest block that is stored.
 
         Yields
         ------
@@ -97,20 +97,20 @@ class StoredRows:
         Yields
         ------
         rows : ndarray of int
-            Where in ``places`` the rows of this chunk stand.
+            Positions in ``places`` of the rows of this chunk.
         positions : ndarray of int
-            Where in the values they stand.
+            Their positions in the values.
         values : dict of int to ndarray
             By block; read-only, float16 or float32.
 
         Raises
         ------
         ValueError
-            When what the file holds is not what was written.
+            When the file's content is not what was written.
         """
         file = self.file
         rows = np.argsort(places, kind="stable")
-        # Chunks of another file have other features under the same numbers.
+        # In another file the same chunk numbers have other features.
         rows = rows[places[rows] >> TAG_SHIFT << TAG_SHIFT == file.tag]
         chunks, positions = np.divmod(places[rows] - file.tag, 1 << POSITION_BITS)
         starts = np.flatnonzero(np.diff(chunks, prepend=-1))
@@ -139,9 +139,10 @@ class StoredRows:
             yield at[0], at[1], values
 
     def put(self, chunks: Sequence[Chunk]) -> None:
-        """Keep what passes gave, whole, or nothing of it.
+        """Store the results of passes, all of them or none.
 
-        A store that cannot be written keeps nothing, as was said when it was opened.
+        A store that cannot be written keeps nothing; a warning said so when it was
+        opened.
 
         Raises
         ------
@@ -163,7 +164,8 @@ class StoredRows:
                 )
             tables.make_room(n_bytes)
             for chunk in chunks:
-                # Two processes may have computed a row, where one was taken for dead.
+                # Two processes may have computed a row, if one was wrongly taken for
+                # dead.
                 places, _ = file.index(chunk.one).find(chunk.digests, chunk.deepest)
                 new = np.flatnonzero(places < 0)
                 if len(new):

@@ -1,4 +1,4 @@
-"""All SQL of the store: the tables of its file, and what is asked of them."""
+"""All SQL of the store: the tables of its file, and the queries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CREATE TABLE claim (
     PRIMARY KEY (space, timestep, draw, digest)) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION}"""
-# Older files count their spaces.
+# Older files number their spaces.
 SPACE = "(SELECT id FROM space WHERE description = ?)"
 
 
@@ -45,7 +45,7 @@ class Tables(sqlite3.Connection):
     """A connection to a store."""
 
     def prepare(self, name: str) -> None:
-        """Make ready for writing; an empty file gets its tables."""
+        """Prepare for writing; an empty file gets its tables."""
         self.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self.is_store(name)
         self._write_ahead()
@@ -60,7 +60,7 @@ class Tables(sqlite3.Connection):
 
     def is_store(self, name: str) -> bool:
         """Return whether the file is a store; False where it is still empty."""
-        # Seen at one moment: another process may just be making the tables.
+        # Both at the same moment: another process may just be creating the tables.
         self.execute("BEGIN")
         try:
             kind = self._number("PRAGMA application_id")
@@ -95,8 +95,8 @@ class Tables(sqlite3.Connection):
             time.sleep(0.05)
 
     def begin(self) -> None:
-        """Begin to write, as the only one; ``with`` commits or rolls back."""
-        # Ctrl-C may have come between a transaction and its end.
+        """Begin to write, as the only writer; ``with`` commits or rolls back."""
+        # Ctrl-C may have interrupted an earlier transaction before its end.
         self.rollback()
         self.execute("BEGIN IMMEDIATE")
 
@@ -111,7 +111,7 @@ class Tables(sqlite3.Connection):
         )
 
     def setting(self, name: str) -> int | None:
-        """Return ``max_size``, None where there is no bound, or ``removals``."""
+        """Return ``max_size`` (None without a limit), or ``removals``."""
         query = "SELECT value FROM setting WHERE name = ?"
         return self.execute(query, (name,)).fetchone()[0]
 
@@ -124,7 +124,7 @@ class Tables(sqlite3.Connection):
         self.execute("UPDATE setting SET value = value + 1 WHERE name = 'removals'")
 
     def make_room(self, n_bytes: int) -> None:
-        """Remove the oldest chunks until so many bytes fit below the bound."""
+        """Remove the oldest chunks until this many bytes fit below the limit."""
         bound = self.setting("max_size")
         removed = False
         while bound is not None and self.used() + n_bytes > bound:
@@ -144,7 +144,7 @@ class Tables(sqlite3.Connection):
         self._count_removal()
 
     def shrink(self) -> None:
-        """Give the space of what was removed back, outside a transaction."""
+        """Return the space of removed features to the disk, outside a transaction."""
         self.execute("VACUUM")
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -159,7 +159,7 @@ class Tables(sqlite3.Connection):
         ).fetchall()
 
     def passes(self) -> list[tuple[Pass, int]]:
-        """Return every pass that is kept, and of how many rows, chunk by chunk."""
+        """Return every stored pass and its number of rows, chunk by chunk."""
         found = self.execute(
             f"SELECT description, timestep, draw, sum(length(digests)) / {DIGEST_BYTES}"
             " FROM chunk JOIN space ON space.id = chunk.space "
@@ -204,7 +204,7 @@ class Tables(sqlite3.Connection):
             )
 
     def sign_in(self, worker: str, host: str, process: str) -> None:
-        """Note which process a worker is."""
+        """Record which process a worker is."""
         query = "INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?)"
         self.execute(query, (worker, host, process, time.time()))
 
@@ -225,7 +225,7 @@ class Tables(sqlite3.Connection):
         self.execute("DELETE FROM worker WHERE id = ?", (worker,))
 
     def claim(self, worker: str, one: Pass, digests: Iterable[bytes]) -> None:
-        """Note that a worker computes a pass of some rows."""
+        """Record that a worker computes a pass of some rows."""
         numbers = _numbered(one)
         self.executemany(
             "INSERT OR REPLACE INTO claim VALUES (?, ?, ?, ?, ?)",
@@ -233,7 +233,7 @@ class Tables(sqlite3.Connection):
         )
 
     def release(self, one: Pass, digests: Iterable[bytes]) -> None:
-        """Take back the claims to a pass of some rows, whoever has them."""
+        """Remove all claims to a pass of some rows."""
         numbers = _numbered(one)
         self.executemany(
             "DELETE FROM claim "
@@ -242,7 +242,7 @@ class Tables(sqlite3.Connection):
         )
 
     def claimed_by_others(self, worker: str, one: Pass) -> set[bytes]:
-        """Return the rows of which other workers compute a pass."""
+        """Return the rows for which other workers compute a pass."""
         found = self.execute(
             "SELECT digest FROM claim "
             "WHERE space = ? AND timestep = ? AND draw = ? AND worker != ?",
@@ -252,6 +252,6 @@ class Tables(sqlite3.Connection):
 
 
 def _numbered(one: Pass) -> tuple[int, int, int]:
-    """Number a pass's space by its content: it means the same in every file."""
+    """Number a space by its content, so that the number is the same in every file."""
     digest = hashlib.blake2b(one.space.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1, one.timestep, one.draw

@@ -126,7 +126,7 @@ def test_a_unet_that_needs_more_than_a_picture_is_an_error_of_fit(
 ):
     ddpm = checkpoints("ddpm")
     folder = edited(ddpm, tmp_path / "a", "unet/config.json", num_class_embeds=10)
-    with pytest.raises(ValueError, match="U-Net that is told a class"):
+    with pytest.raises(ValueError, match="U-Net that takes a class"):
         transformer(folder).fit(PICTURES)
     folder = edited(ddpm, tmp_path / "b", "model_index.json", _class_name="LDMPipeline")
     with pytest.raises(ValueError, match="belongs to a 'LDMPipeline'"):

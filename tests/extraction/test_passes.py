@@ -97,7 +97,7 @@ def test_device_that_is_not_there_falls_back_with_a_warning(kind, column, clipar
     with pytest.warns(UserWarning, match="device='cuda' is not available here"):
         features = kind(device="cuda").fit_transform(cells)
     np.testing.assert_array_equal(features, kind().fit_transform(cells))
-    with pytest.raises(ValueError, match="device='gpu' is no torch device"):
+    with pytest.raises(ValueError, match="device='gpu' is not a torch device"):
         kind(device="gpu").fit_transform(cells)
 
 

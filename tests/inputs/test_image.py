@@ -215,8 +215,8 @@ def test_file_that_is_no_image_is_named_with_its_row(tmp_path):
     [
         (Image.new("RGB", (0, 5)), "its size is"),
         ({"bytes": None, "path": "no/such"}, "no file"),
-        (np.zeros((3, 64, 64), np.uint8), "no picture"),
-        (np.zeros((0, 64, 3), np.uint8), "no picture"),
+        (np.zeros((3, 64, 64), np.uint8), "not a picture"),
+        (np.zeros((0, 64, 3), np.uint8), "not a picture"),
         (np.full((8, 8, 3), 300), "dtype int64"),
         (np.full((8, 8, 3), -1.0), "values from 0 to 1"),
         (np.full((8, 8, 3), np.nan), "holds NaN"),

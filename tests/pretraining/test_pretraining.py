@@ -86,7 +86,7 @@ def test_another_architecture_cannot_resume_a_run(kind, corpus, tmp_path):
 def test_the_card_tells_what_differed_from_start_to_start(kind, corpus, tmp_path):
     make = {"image": draw, "text": adapt}[kind]
     folder = make(corpus, tmp_path / "run", schedule(10))
-    assert "from start to start" not in (folder / "README.md").read_text("utf-8")
+    assert "The starts differed" not in (folder / "README.md").read_text("utf-8")
     make(corpus, tmp_path / "run", schedule(20), clean_share=0.5)
     card = (folder / "README.md").read_text("utf-8")
     assert "| first step | steps | clean share |" in card

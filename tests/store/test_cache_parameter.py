@@ -26,7 +26,7 @@ def test_every_true_is_the_store_in_memory(yes, cache):
 def test_every_false_is_no_store(no, cache):
     transformed(no)
     assert FeatureStore().describe().empty
-    with pytest.raises(ValueError, match="is no cache to fill"):
+    with pytest.raises(ValueError, match="names no cache to fill"):
         TextDiffusionFeatureTransformer(cache=no).precompute(TEXTS)
 
 
@@ -68,5 +68,5 @@ def test_what_names_no_store_is_refused(wrong):
 
 
 def test_a_store_of_bytes_is_refused():
-    with pytest.raises(TypeError, match="give the path as str or Path"):
+    with pytest.raises(TypeError, match="is not a path; give a str or Path"):
         FeatureStore(b"features.db")

@@ -224,7 +224,7 @@ def test_precompute_stops_at_the_deepest_block_named(cells, cache, pass_counter)
 
 
 def test_precompute_without_a_cache_is_an_error():
-    with pytest.raises(ValueError, match="cache=None is no cache to fill"):
+    with pytest.raises(ValueError, match="cache=None names no cache to fill"):
         TextDiffusionFeatureTransformer().precompute(["a"])
 
 

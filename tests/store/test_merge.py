@@ -129,7 +129,7 @@ def test_what_cannot_be_merged_is_said_in_a_sentence(cells, tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         store.merge(tmp_path)
     (tmp_path / "words.db").write_text("these are only words " * 100)
-    with pytest.raises(ValueError, match="is no feature store or is damaged"):
+    with pytest.raises(ValueError, match="is not a feature store or is damaged"):
         store.merge(tmp_path / "words.db")
     later = tmp_path / "later.db"
     FeatureStore(later).close()

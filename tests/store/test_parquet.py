@@ -164,7 +164,7 @@ def changed(table, name, values):
         (lambda table: table.select(range(3)), "no column of features"),
         (
             lambda table: table.set_column(0, "digest", pa.array([b"a"] * 4)),
-            "digest b'a' has not 16 bytes",
+            "digest b'a' does not have 16 bytes",
         ),
         (lambda table: changed(table, "settings", ["{"] * 4), "settings '{'"),
         (lambda table: changed(table, "settings", ["7"] * 4), "settings '7'"),
@@ -206,7 +206,7 @@ def test_what_is_not_there_or_damaged_is_an_error(store, tmp_path):
 
 def test_an_empty_store_writes_nothing(tmp_path):
     store = FeatureStore(tmp_path / "a.db")
-    with pytest.raises(ValueError, match="keeps no features"):
+    with pytest.raises(ValueError, match="has no features"):
         store.to_parquet(tmp_path / "a.parquet")
     assert not (tmp_path / "a.parquet").exists()
 

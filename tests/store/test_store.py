@@ -132,7 +132,7 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("something else entirely\n" * 100)
-    with pytest.raises(ValueError, match="no feature store or is damaged"):
+    with pytest.raises(ValueError, match="not a feature store or is damaged"):
         FeatureStore(path)
     assert path.read_text() == "something else entirely\n" * 100
 

@@ -115,7 +115,7 @@ def test_an_error_of_sqlite_in_a_deleted_file_says_that_it_was_deleted(store):
 
 
 def test_another_database_written_over_a_store_is_an_error(store):
-    with pytest.raises(ValueError, match="no feature store or is damaged"):
+    with pytest.raises(ValueError, match="not a feature store or is damaged"):
         with store.file.reading() as connection:
             connection.execute("SELECT * FROM what_is_not_there")
 
