@@ -24,7 +24,7 @@ QUICK_LARGE = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--rows", type=int, default=600, help="of the large grid")
+    parser.add_argument("--rows", type=int, default=100, help="of the grid search")
     parser.add_argument("--xl-rows", type=int, default=2, help="images for DiT-XL/2")
     parser.add_argument("--device", help="of the throughput; the best one by default")
     options = parser.parse_args()
@@ -42,8 +42,7 @@ def main():
         warm_reads.report(n_rows=2000, repeats=3)
         memory.report([200, 1000])
         return
-    grid_search.report(60, grid_search.SMALL)
-    grid_search.report(options.rows, grid_search.LARGE)
+    grid_search.report(options.rows)
     throughput.report(xl_rows=options.xl_rows, device=options.device)
     warm_reads.report(n_rows=50_000, repeats=15)
     memory.report([1_000, 10_000, 100_000])
