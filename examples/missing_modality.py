@@ -27,11 +27,11 @@ from sklearn_difffeat.datasets import load_openclipart
 
 CACHE = Path("output") / "features.db"
 MODALITIES = ["image", "text"]
-C_GRID = [0.002, 0.005, 0.01, 0.03]
+C_GRID = [0.003, 0.01, 0.03, 0.1]
 FUSED_GRID = {
     "C": [0.003, 0.01, 0.03],
     "image_weight": [0.5, 1.0],
-    "whole": [0.03, 0.1, 0.3],
+    "whole": [0.01, 0.03, 0.1, 0.3],
 }
 
 warnings.filterwarnings("ignore", message=".*labels are constant in y")

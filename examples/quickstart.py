@@ -37,7 +37,7 @@ from sklearn_difffeat.datasets import load_openclipart
 OUTPUT = Path("output")
 # Each row passes each model once per timestep, for all blocks, folds, heads and runs.
 CACHE = OUTPUT / "features.db"
-C_GRID = [0.003, 0.01, 0.03]
+C_GRID = [0.003, 0.01, 0.03, 0.1]
 WEIGHTS = {"image": [0, 0.25, 0.5, 1.0]}
 
 started = time.perf_counter()

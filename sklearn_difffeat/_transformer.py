@@ -102,14 +102,15 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> DiffusionFeatureTransformer:
         """Validate the parameters and the cells, and determine the output's size.
 
-        Only the backbone's configuration is read; no weights are loaded and no features
-        are computed.
+        No weights are loaded and no features are computed. The files of a folder are
+        read once per process, for the fingerprint.
 
         Parameters
         ----------
         X : column of cells
-            List, tuple, object array, pandas or polars Series, or one-column
-            DataFrame of n_rows cells.
+            List, tuple, 1-D object array, pandas or polars Series, pyarrow or
+            ``datasets`` column, or one-column DataFrame or table, of n_rows cells; for
+            images also an array of shape (n_rows, height, width, channels).
         y : None
             Ignored.
 
@@ -162,8 +163,16 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         ValueError
             When a cell cannot be read, or the model's values for it are not finite,
             naming its row; or when the backbone found is not the one fitted with.
+        TypeError
+            When X or a cell is of a kind not accepted.
         FileNotFoundError
             When a path leads to no file, naming its row.
+        OSError
+            When weights are not on this machine and the hub cannot be reached.
+        MemoryError
+            When the weights, or a single row, do not fit into memory.
+        NotFittedError
+            Before ``fit``.
         """
         from sklearn_difffeat.extraction._extract import extract
 
@@ -312,7 +321,12 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of str objects
+        ndarray of shape (n_features_out_,), object
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
         """
         check_is_fitted(self)
         names = self._plan.feature_names(self._info.width_of)

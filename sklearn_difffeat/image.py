@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
-    """Turn images into the hidden states of a frozen diffusion Transformer.
+    """Turn images into the hidden states of a frozen diffusion model.
 
     A latent model first encodes the picture by the mode of its VAE. Then a fixed noise
     is added for the timestep, the model runs without class and with an empty prompt,
@@ -34,22 +34,22 @@ class ImageDiffusionFeatureTransformer(DiffusionFeatureTransformer):
     revision : str, default=None
         Hub revision.
     block : "auto", int, {"middle", "last"} or list of them, default="auto"
-        0 is the token embeddings, k the output of the k-th block; negative numbers
-        count from the end; a list concatenates. "auto" is what is recommended for the
-        backbone, as :func:`describe_backbone` shows with its source, or else the
-        middle.
+        0 is the token embeddings (of "dit-tiny", its encoder's map), k the output of
+        the k-th block; negative numbers count from the end; a list concatenates. "auto"
+        is what is recommended for the backbone, as :func:`describe_backbone` shows with
+        its source, or else the middle.
     timestep : "auto", int, "middle" or list of them, default="auto"
         0 is the clean input with t = 0; t >= 1 is the scheduler's training index; a
         list concatenates. "auto" as for the block.
     pooling : "auto", "mean", "max", ("grid", k) or list of them, default="auto"
         Over all tokens, or the mean in each of k x k cells of the picture; a list
-        concatenates, from one pass. "auto" as for the block, else "mean".
+        concatenates, from one pass. "auto" as for the block, or else "mean".
     norm : {"auto", "l2"} or None, default="auto"
         "l2" scales each pooled vector of a block and timestep to unit length, so that
-        only its direction counts. "auto" as for the block, else None.
+        only its direction counts. "auto" as for the block, or else None.
     n_draws : int, default=1
         Number of noise draws to average.
-    cache : True, str or path, default=None
+    cache : bool, str, path or FeatureStore, default=None
         Store the features of each row, at all blocks, so that no row passes the model
         twice at the same timestep. True stores them in the memory of this process, a
         path in a file that other processes share. See :class:`FeatureStore`.

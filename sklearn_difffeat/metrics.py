@@ -53,17 +53,23 @@ def multilabel_report(
         non-interpolated average precision; labels without a positive are left out,
         with one warning that counts them, NaN where none has one.
         ``CP``, ``CR``: mean over all labels of precision and recall; a label never
-        predicted has precision 0. ``CF1``: harmonic mean of CP and CR.
-        ``CF1_mean``: mean over labels of each label's F1, the other number that is
-        published under the name CF1. ``OP``, ``OR``, ``OF1``: over all decisions. The
-        same with ``_top{k}`` after the name. All are taken over the entries of Y_true
-        that are known: average precision, precision and recall of a label are over the
-        rows where it is known.
+        predicted has precision 0, one without a positive recall 0. ``CF1``: harmonic
+        mean of CP and CR. ``CF1_mean``: mean over labels of each label's F1, the other
+        number that is published under the name CF1. ``OP``, ``OR``, ``OF1``: over all
+        decisions. The same with ``_top{k}`` after the name. All are taken over the
+        entries of Y_true that are known: average precision, precision and recall of a
+        label are over the rows where it is known.
 
     Raises
     ------
     ValueError
-        When the shapes differ, or Y_true holds anything but 0, 1 and NaN.
+        When the shapes differ, Y_true holds anything but 0, 1 and NaN, or Y_score is
+        not finite.
+
+    Warns
+    -----
+    UserWarning
+        Once, with the number of labels that have no positive in Y_true.
 
     References
     ----------
@@ -208,7 +214,7 @@ def clustering_report(Z: Any, labels: Any) -> dict[str, float]:
 (n_rows, n_labels)
         One label per row; or an indicator matrix, of which only the rows with exactly
         one label are used, since a row with several labels belongs to no single
-        cluster. Rows with a NaN, a label that is not known, are left out.
+        cluster. Rows of it with a NaN, a label that is not known, are left out.
 
     Returns
     -------

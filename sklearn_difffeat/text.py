@@ -24,10 +24,11 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
 
     At timestep t each token of a text is masked with probability t / ``n_timesteps_``.
     The mask depends on the text, and a token that is masked at t is masked at every
-    later timestep. The model runs once, and the real tokens of the chosen block are
-    pooled. Diff-Feat [1]_ finds the most discriminative text features without noise at
-    the deepest block. Masked language models (BERT, RoBERTa, DistilBERT, ModernBERT)
-    are masked diffusion models [2]_ that were trained at one masking rate.
+    later timestep. The model runs once for each timestep and draw, and the real tokens
+    of the chosen block are pooled. Diff-Feat [1]_ finds the most discriminative text
+    features without noise at the deepest block. Masked language models (BERT, RoBERTa,
+    DistilBERT, ModernBERT) are masked diffusion models [2]_ that were trained at one
+    masking rate.
 
     Parameters
     ----------
@@ -40,16 +41,16 @@ class TextDiffusionFeatureTransformer(DiffusionFeatureTransformer):
         count from the end; a list concatenates. "auto" is what is recommended for the
         backbone, as :func:`describe_backbone` shows with its source, or else the last.
     timestep : "auto", int, "middle" or list of them, default="auto"
-        0 masks nothing; a list concatenates. "auto" as for the block, else 0.
+        0 masks nothing; a list concatenates. "auto" as for the block, or else 0.
     pooling : "auto", {"mean", "max"} or list of them, default="auto"
         Over the real tokens; padding and special tokens are ignored. A list
-        concatenates, from one pass. "auto" as for the block, else "mean".
+        concatenates, from one pass. "auto" as for the block, or else "mean".
     norm : {"auto", "l2"} or None, default="auto"
         "l2" scales each pooled vector of a block and timestep to unit length, so that
-        only its direction counts. "auto" as for the block, else None.
+        only its direction counts. "auto" as for the block, or else None.
     n_draws : int, default=1
         Number of draws of the mask to average.
-    cache : True, str or path, default=None
+    cache : bool, str, path or FeatureStore, default=None
         Store the features of each row, at all blocks, so that no row passes the model
         twice at the same timestep. True stores them in the memory of this process, a
         path in a file that other processes share. See :class:`FeatureStore`.

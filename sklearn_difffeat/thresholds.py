@@ -160,8 +160,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Score of each label on the held-out rows, at its threshold; NaN where constant.
     classes_ : ndarray of shape (n_labels,)
     n_features_in_ : int
+        Only if the fitted estimator has it.
     feature_names_in_ : ndarray of shape (n_features,)
-        These two only if the fitted estimator has them.
+        Only if the fitted estimator has it.
 
     Examples
     --------
@@ -209,9 +210,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
             the threshold of a label is found on the rows where it is known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in the scores of the thresholds and in the fits of the
-            estimator. A weight of 2 counts as the row twice in the same fold. A row of
-            weight 0 is left out before the folds are made; folds that are given as
-            lists of rows keep their other rows.
+            estimator. A row of weight 2 counts as two equal rows in the same fold. A
+            row of weight 0 is left out before the folds are made; folds that are given
+            as lists of rows keep their other rows.
         **params : dict
             ``groups`` for the splitter, the rest for the estimator's ``fit``; with
             metadata routing, to whichever asks for it. Weights for a step of a
@@ -226,8 +227,9 @@ class TunedThresholdsClassifierCV(ClassifierMixin, MetaEstimatorMixin, BaseEstim
         Raises
         ------
         ValueError
-            If y is not an indicator matrix, the probabilities are no matrix or not
-            finite, or the weights are negative, not finite or all 0.
+            If y is not an indicator matrix, `cv` does not hold out each row exactly
+            once, the probabilities are no matrix or not finite, or the weights are
+            negative, not finite or all 0.
 
         Notes
         -----

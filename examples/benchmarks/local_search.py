@@ -46,6 +46,7 @@ N_SURFACES = 10
 
 # A label of a single group is constant in one part of a split by group.
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
+warnings.filterwarnings("ignore", message=".*labels have no positive in Y_true")
 warnings.filterwarnings("ignore", message=".* texts are longer")
 
 

@@ -108,7 +108,7 @@ def main():
         ("one warm row", ms(np.median(warms)), ms(np.quantile(warms, 0.95))),
         ("the bare passes of one row", ms(bare_passes()), ""),
     ]
-    names = ("step", "median", "largest, or 95 %")
+    names = ("step", "median", "largest, or 95%")
     table = [dict(zip(names, row, strict=True)) for row in rows]
     print_table(f"{options.processes} fresh processes, {N_ROWS - 1} rows each:", table)
 

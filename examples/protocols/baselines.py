@@ -2,7 +2,7 @@
 
 CNN (EfficientNet-Lite0, the frozen encoder of dit-tiny, with a linear head), ML-GCN and
 Query2Label on the same encoder's map, with texts left out and taken in; the usual text
-tools; early and late fusion. Each draw trains on 80 % of the training groups and scores
+tools; early and late fusion. Each draw trains on 80% of the training groups and scores
 on all test groups. C and weights are chosen on held-back groups of the draw; epochs of
 a network once, on three splits of all training groups, because one split misleads.
 What was chosen is fitted on all rows of the draw.

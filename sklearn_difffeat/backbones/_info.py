@@ -23,7 +23,8 @@ class BackboneInfo:
         The class of the model, ``"DiTTransformer2DModel"`` or ``"BertForMaskedLM"``.
     modality : {"image", "text"}
     n_blocks : int
-        Blocks are numbered 0 (token embeddings) to ``n_blocks``.
+        Blocks are numbered 0 (token embeddings, or the map of a frozen encoder) to
+        ``n_blocks``.
     width : int
         Channels of a hidden state; of the widest one where blocks differ.
     n_timesteps : int
@@ -99,5 +100,5 @@ class BackboneInfo:
 
     @property
     def non_commercial(self) -> bool:
-        """Whether the licence, by its name, forbids commercial use."""
+        """Whether the license, by its name, forbids commercial use."""
         return bool(NON_COMMERCIAL.search(self.license or ""))

@@ -85,8 +85,8 @@ def describe_backbone(
 ) -> BackboneInfo:
     """Describe a backbone without loading its weights.
 
-    The result has blocks, width, timesteps, licence, size and more. No code of a
-    checkpoint runs. One warning per process names a licence that forbids commercial
+    The result has blocks, width, timesteps, license, size and more. No code of a
+    checkpoint runs. One warning per process names a license that forbids commercial
     use.
 
     Parameters
@@ -94,7 +94,7 @@ def describe_backbone(
     name : str or path
         Embedded name (``"dit-tiny"``, ``"mdlm-tiny"``), hub id, or folder in the
         hub's layout.
-    revision : str, optional
+    revision : str, default=None
         Hub revision.
     local_files_only : bool, default=False
         Look only in the cache.
@@ -111,6 +111,11 @@ def describe_backbone(
         When the name is unknown or the model is of no supported family.
     OSError
         When a hub id is neither cached nor reachable.
+
+    Warns
+    -----
+    UserWarning
+        Once per process, when the license forbids commercial use.
 
     Examples
     --------
@@ -129,7 +134,7 @@ def describe_backbone(
     if info.non_commercial and info.name not in _told:
         _told.add(info.name)
         warnings.warn(
-            f"backbone={info.name!r} has the licence {info.license!r}, which forbids "
+            f"backbone={info.name!r} has the license {info.license!r}, which forbids "
             "commercial use.",
             UserWarning,
             stacklevel=2,

@@ -121,7 +121,7 @@ class Source:
 
     @property
     def license(self) -> str | None:
-        """The licence in the model card's metadata, by its own name if it has one."""
+        """The license in the model card's metadata, by its own name if it has one."""
         import yaml
         from huggingface_hub import metadata_load
 
@@ -129,7 +129,7 @@ class Source:
         try:
             metadata = (card and metadata_load(card)) or {}
         except (ValueError, yaml.YAMLError):
-            # A card that cannot be read states no licence.
+            # A card that cannot be read states no license.
             return None
         found = metadata.get("license")
         if found == "other":

@@ -86,8 +86,8 @@ def load_cifar100(
     Warns
     -----
     UserWarning
-        When the file holds nearly as many images as the published one; less than half
-        is an excerpt, as ``DESCR`` says.
+        When the file does not hold as many images as were published. With less than
+        half of them there is no warning: it is an excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -119,9 +119,9 @@ def load_coco(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; with the number
-        of annotations of images that a file does not list; and when the file lists
-        about as many images as were published, but another number; less than half of
-        them is an excerpt, as ``DESCR`` says.
+        of annotations of images that a file does not list; and when the file does not
+        list as many images as were published. With less than half of them there is no
+        warning: it is an excerpt, as ``DESCR`` says.
 
     References
     ----------

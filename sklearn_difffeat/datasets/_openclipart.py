@@ -55,7 +55,7 @@ def load_openclipart(
     Parameters
     ----------
     subset : {"all", "train", "test"}, default="all"
-        The published split holds 30 % of the groups back for testing.
+        The published split holds 30% of the groups back for testing.
     return_X_y_groups : bool, default=False
         Return ``(X, Y, groups)`` instead of a Bunch.
 

@@ -84,8 +84,8 @@ def load_tiny_imagenet(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when there
-        are nearly as many as were published; less than half is an excerpt, as
-        ``DESCR`` says.
+        are not as many as were published. With less than half of them there is no
+        warning: it is an excerpt, as ``DESCR`` says.
 
     References
     ----------

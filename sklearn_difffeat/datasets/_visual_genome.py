@@ -106,8 +106,8 @@ def load_vg500(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when the
-        list is nearly as long as the published one; less than half of it is an
-        excerpt, as ``DESCR`` says.
+        list is not as long as the published one. With less than half of it there is no
+        warning: it is an excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -98,8 +98,8 @@ def load_voc2007(
     -----
     UserWarning
         Once, with the number of images that are listed but not there; and when the
-        lists are nearly as long as the published ones; less than half is an excerpt,
-        as ``DESCR`` says.
+        lists are not as long as the published ones. With less than half of them there
+        is no warning: it is an excerpt, as ``DESCR`` says.
 
     References
     ----------

@@ -101,8 +101,8 @@ class FusionClassifier(
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        For indicator y the label numbers ``0, ..., n_labels - 1``.
-    coef_ : ndarray of shape (n_outputs, n_features)
+        The classes in y; for indicator y the label numbers ``0, ..., n_labels - 1``.
+    coef_ : ndarray of shape (n_outputs, n_features), float32 or float64 as X
         Weights of the columns of X: for rows with every modality the decision is
         ``X @ coef_.T + intercept_``. n_outputs is 1 for binary y, else the number of
         classes or labels.
@@ -121,7 +121,7 @@ class FusionClassifier(
         Subtracted from a column, and divisor of the result: the standard deviation
         divided by the weight of the modality, infinite at weight 0.
     n_iter_ : int
-        L-BFGS steps of the label that took most, and of the factorised fit.
+        Largest number of L-BFGS steps that a label, or the factorised fit, took.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -132,7 +132,8 @@ class FusionClassifier(
     A row whose columns of one modality are all NaN does not have that modality. The
     modality then adds nothing to its decision, in fit and in prediction.
 
-    ``predict`` calls a label present where its probability is at least 0.5.
+    For indicator y, ``predict`` calls a label present where its probability is at least
+    0.5.
     :class:`TunedThresholdsClassifierCV` gives every label a threshold of its own.
 
     A label that is constant in y is predicted constant, with the probability that
@@ -142,8 +143,8 @@ class FusionClassifier(
     and of the balanced weights of its label, so that each label gets the weights of a
     LogisticRegression on the rows where it is known. Columns are standardised over all
     rows. A label that is not known in any row is predicted absent, with a probability
-    of 0.5. scikit-learn's own checks of y do not accept NaN: a search over such rows
-    needs a splitter, such as ``cv=KFold(5)``, and no scorer but that of ``score``.
+    just below 0.5. scikit-learn's own checks of y do not accept NaN: give a search over
+    such rows a splitter, such as ``cv=KFold(5)``, and leave ``scoring`` at None.
 
     The fit with `fusion_dim` starts from the directions in which the solution without
     it keeps most of its logits. With a small `fusion_dim` the problem is not convex:

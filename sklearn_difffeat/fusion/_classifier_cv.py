@@ -85,11 +85,11 @@ random_state, verbose
         The C chosen.
     modality_weights_ : dict of str to float
         The weight chosen for each modality.
-    scores_ : ndarray of shape (n_folds, n_weights, n_Cs)
+    scores_ : ndarray of shape (n_folds, n_weights, n_Cs), float64
         Score of each candidate on the rows that each fold held out.
     weights_ : list of dict of str to float
         The candidates along the second axis of `scores_`.
-    Cs_ : ndarray of shape (n_Cs,)
+    Cs_ : ndarray of shape (n_Cs,), float64
         The candidates along its third axis.
     classes_, coef_, intercept_, centered_intercept_, projections_, heads_, \
 modalities_, mean_, scale_, n_iter_, n_features_in_, feature_names_in_

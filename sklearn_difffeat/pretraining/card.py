@@ -1,4 +1,4 @@
-"""What lies beside exported weights: model card, losses, digests and licences."""
+"""What lies beside exported weights: model card, losses, digests and licenses."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ LOSSES = """
 ![Losses by training step](loss.png)"""
 STARTS = """
 
-The run was interrupted, or its settings were changed, and it continued from its last
-checkpoint. The starts differed in:
+The run was stopped, and continued from its last checkpoint, at {steps}."""
+CHANGES = """ Its
+settings were changed:
 
 {table}"""
+# How long a start was meant to go on says nothing of the weights.
+LIMITS = {"first_step", "steps", "minutes"}
 
 
-def history_table(starts: Sequence[dict[str, Any]]) -> str:
-    """Return a Markdown table with a line for each start, of what differed."""
+def tell_starts(starts: Sequence[dict[str, Any]]) -> str:
+    """Return where a run that was stopped continued, and what was changed there."""
+    steps = " and ".join(f"step {start['first_step']:,}" for start in starts[1:])
+    told = STARTS.format(steps=steps)
     last = starts[-1]
     differed = [
         name
         for name in last
-        if name != "first_step" and any(s.get(name) != last[name] for s in starts)
+        if name not in LIMITS and any(s.get(name) != last[name] for s in starts)
     ]
+    return told + CHANGES.format(table=_table(starts, differed)) if differed else told
+
+
+def _table(starts: Sequence[dict[str, Any]], differed: Sequence[str]) -> str:
     columns = ["first_step", *differed]
     rows = [[name.replace("_", " ") for name in columns], ["---"] * len(columns)]
     for start in starts:
@@ -96,7 +105,7 @@ def write_card(
     facts : mapping
         What else the template names.
     sources : iterable of (str, int, str)
-        What was seen, how many of it, and its licence.
+        What was seen, how many of it, and its license.
     digests : iterable of int
         The first 64 bits of the SHA-256 of each item: they tell millions of items
         apart at a quarter of the size.
@@ -109,9 +118,11 @@ def write_card(
     file = folder.parent / HISTORY
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     starts = [json.loads(line) for line in lines]
+    # A start after the last step only exports.
+    starts = [start for start in starts if start["first_step"] < start["steps"]]
     history = LOSSES if log else ""
     if len(starts) > 1:
-        history += STARTS.format(table=history_table(starts))
+        history += tell_starts(starts)
     card = template.format(**{
         **facts,
         "sources": "\n".join(rows),

@@ -53,7 +53,7 @@ class Contest:
     folds : list of (ndarray, ndarray)
         Rows to fit on and rows to judge by; all of training groups.
     draws : list of ndarray
-        Each the rows of 80 % of the training groups.
+        Each the rows of 80% of the training groups.
     """
 
     def __init__(

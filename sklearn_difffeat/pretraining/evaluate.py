@@ -1,7 +1,7 @@
 """Judge the backbones on OpenClipart's groups, beside the usual small tools.
 
 Everything that is chosen (block, timestep, pooling, the head's C) is chosen by folds of
-whole training groups. Heads are then trained on five draws of 80 % of the training
+whole training groups. Heads are then trained on five draws of 80% of the training
 groups and score the test groups once each.
 """
 

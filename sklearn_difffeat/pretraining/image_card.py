@@ -22,7 +22,7 @@ LICENSES = {
     "Twitter, Inc and other contributors",
     "fluent3d": "Fluent Emoji 3D, npm `@lobehub/fluent-emoji-3d` | MIT",
     "photographs": "CIFAR-10 training photographs, 32 x 32, enlarged, a tenth held "
-    "back | published for research, no licence stated",
+    "back | published for research, no license stated",
 }
 ICON_LICENSES = {
     "game-icons": "CC-BY-3.0, game-icons.net's authors",
@@ -40,8 +40,8 @@ tags: [diffusion, feature-extraction]
 
 # dit-tiny
 
-A small diffusion Transformer over the last feature map of a frozen EfficientNet-Lite0,
-a representation autoencoder (arXiv 2510.11690) without its decoder. It ships with
+A small diffusion Transformer over the feature maps of a frozen EfficientNet-Lite0, a
+representation autoencoder (arXiv 2510.11690) without its decoder. It comes with
 `sklearn_difffeat` so that the package works without network or GPU.
 
 | part | what it is |
@@ -61,7 +61,7 @@ over the tokens also gives their lowest values.
 
 ## Data
 
-| source | pictures | licence |
+| source | pictures | license |
 |---|---|---|
 {sources}
 
@@ -73,11 +73,11 @@ gave to drawings were targets, never inputs.
 ## Recipe
 
 `python -m sklearn_difffeat.pretraining image`. A share of {clean_share} of each batch
-is noise-free. Three losses are added. The first is the error of the clean latents
-(weight {diffusion}). The other two take the maximum over block {block}'s tokens. One
-maps it linearly and compares it, by the cosine, with the encoder's features of another
-artist's drawing of the same name, or of the same drawing if there is no other (weight
-{other}). The last one has to find the drawing's name among all names, by MiniLM's
+is noise-free. Three losses are added. The first is the error of the predicted latents
+(weight {diffusion}). The others read the maximum over the tokens of block {block}. The
+second compares it, after a linear layer, with the encoder's features of another
+artist's drawing of the same name, or of the same drawing if there is no other (cosine,
+weight {other}). The third asks which of all names is the drawing's, by MiniLM's
 embeddings of the names (weight {name}). {steps:,} steps of {batch_size} pictures, half
 of them mirrored, AdamW, seed {seed}, exponential average of the weights, half
 precision. Last losses: {losses}.{history}
@@ -94,7 +94,7 @@ Generating pictures: there is no decoder. Most of what the features encode of ob
 comes from EfficientNet-Lite0: compare with block 0 to see what the diffusion model
 adds.
 
-## Licence
+## License
 
 `vae/` has EfficientNet-Lite0's weights, Apache License 2.0; `NOTICE` says who made
 them and what was changed, and `LICENSE` has the terms. The rest is BSD-3-Clause.

@@ -9,7 +9,7 @@ from typing import Any
 
 from sklearn_difffeat.pretraining.card import write_card
 
-# What is told of each source, and its licence.
+# What is told of each source, and its license.
 SOURCES = {
     "icon names": (
         "Names of icons (`@iconify-json/...`)",
@@ -18,11 +18,11 @@ SOURCES = {
     "emoji names": ("Names of emoji (`emoji-datasource-twitter`)", "MIT"),
     "composed titles": (
         "Titles put together at random from words of WordNet that can be drawn",
-        "WordNet licence",
+        "WordNet license",
     ),
-    "wordnet names": ("WordNet 3.0 synonym sets", "WordNet licence"),
-    "wordnet glosses": ("and their glosses", "WordNet licence"),
-    "debian": ("Debian package descriptions", "the packages' own, free licences"),
+    "wordnet names": ("WordNet 3.0 synonym sets", "WordNet license"),
+    "wordnet glosses": ("and their glosses", "WordNet license"),
+    "debian": ("Debian package descriptions", "the packages' own, free licenses"),
     "brown": ("Brown corpus, lines", "free for non-commercial use"),
 }
 CARD = """---
@@ -42,7 +42,7 @@ without network or GPU.
 
 ## Data
 
-| source | texts | licence |
+| source | texts | license |
 |---|---|---|
 {sources}
 
@@ -77,7 +77,7 @@ Generating text, other languages, long documents, dialogue. Most of what the
 features encode of meaning comes from MiniLM: compare with it to see what diffusion
 adds.
 
-## Licence
+## License
 
 A changed copy of all-MiniLM-L6-v2, Apache License 2.0; `NOTICE` says whose weights it
 started from and what was changed, and `LICENSE` has the terms.

@@ -92,7 +92,7 @@ class LocalSearchCV(BaseSearchCV):
         ("walk" for the searched one itself), "joint" or "restart 1" and so on.
     cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_
-        As of GridSearchCV.
+        As in GridSearchCV.
 
     Raises
     ------

@@ -26,9 +26,10 @@ class FeatureStore:
     ``cache=`` of the transformers names a store; this class shows what is in it, limits
     it and empties it. A row is found by its content (a file's bytes, the pixels, or the
     text) together with the backbone's fingerprint, input size, seed, precision and
-    pooling. A pass is stored with all the blocks that it went through, each in half
-    precision unless its values need more. Several processes and threads may read and
-    fill one store at the same time. A process that is killed does not damage it.
+    pooling. A pass is stored with all the blocks that it went through: as float32 for a
+    float32 model, else as float16 unless the values do not fit. Several processes and
+    threads may read and fill one store at the same time. A process that is killed does
+    not damage it.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class FeatureStore:
     ------
     ValueError
         When the file is damaged, or no feature store of a version that this package
-        reads.
+        reads, or ``max_size`` is negative.
     IsADirectoryError
         When the path is a folder.
     PermissionError
@@ -125,6 +126,12 @@ class FeatureStore:
             Columns ``kind`` ("features" or "latents"), ``backbone`` (its
             fingerprint), ``settings`` (input size, seed, dtype, pooling), ``timestep``,
             ``draw``, ``blocks`` (how many a row has), ``rows`` and ``bytes``.
+
+        Examples
+        --------
+        >>> from sklearn_difffeat import FeatureStore
+        >>> FeatureStore().describe().columns.tolist()[:4]
+        ['kind', 'backbone', 'settings', 'timestep']
         """
         import pandas as pd
 
@@ -139,7 +146,13 @@ class FeatureStore:
         return pd.DataFrame(rows, columns=["kind", "backbone", "settings", *names])
 
     def clear(self) -> None:
-        """Remove every feature and free the disk space."""
+        """Remove every feature and free the disk space.
+
+        Raises
+        ------
+        PermissionError
+            When the file cannot be written.
+        """
         file = open_file(self._path)
         with file.transaction() as tables:
             tables.clear()

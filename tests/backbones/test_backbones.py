@@ -278,7 +278,7 @@ def test_license_is_read_from_the_cards_metadata(card, license, bert_folder, tmp
         ("nvidia-open-model-license", False),
     ],
 )
-def test_licence_against_commercial_use_is_said_once(
+def test_license_against_commercial_use_is_said_once(
     license, forbids, bert_folder, tmp_path
 ):
     folder = tmp_path / "bert"

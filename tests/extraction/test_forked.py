@@ -199,9 +199,10 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
             transformer.transform(X)
         assert release_backbones() == 1
 
-    for turn in list(_registry._turns.values()):
-        with HeldByAnotherThread(turn):
-            in_fork(child)
+    fingerprint = transformer.backbone_fingerprint_
+    (turn,) = (turn for key, turn in _registry._turns.items() if key[0] == fingerprint)
+    with HeldByAnotherThread(turn):
+        in_fork(child)
 
 
 def test_no_lock_of_the_loaded_models_is_held_in_a_forked_process(cells, monkeypatch):

@@ -86,11 +86,17 @@ def test_another_architecture_cannot_resume_a_run(kind, corpus, tmp_path):
 def test_the_card_tells_what_differed_from_start_to_start(kind, corpus, tmp_path):
     make = {"image": draw, "text": adapt}[kind]
     folder = make(corpus, tmp_path / "run", schedule(10))
-    assert "The starts differed" not in (folder / "README.md").read_text("utf-8")
+    assert "The run was stopped" not in (folder / "README.md").read_text("utf-8")
+    make(corpus, tmp_path / "run", schedule(10))
+    assert "The run was stopped" not in (folder / "README.md").read_text("utf-8")
+    make(corpus, tmp_path / "run", schedule(15))
+    card = (folder / "README.md").read_text("utf-8")
+    assert "at step 10." in card and "first step" not in card
     make(corpus, tmp_path / "run", schedule(20), clean_share=0.5)
     card = (folder / "README.md").read_text("utf-8")
-    assert "| first step | steps | clean share |" in card
-    assert "| 0 | 10 | 0.4 |" in card and "| 10 | 20 | 0.5 |" in card
+    assert "at step 10 and step 15. Its\nsettings were changed" in card
+    assert "| first step | clean share |" in card
+    assert "| 10 | 0.4 |" in card and "| 15 | 0.5 |" in card
     assert "20 steps of 10" in " ".join(card.split())
     assert "![Losses by training step](loss.png)" in card
 
