@@ -189,7 +189,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
         everything = range(info.n_blocks + 1)
         blocks = everything if self.cache else self._plan.blocks
         job, store = self._job(column, source, info, self._plan, blocks)
-        features = np.full((len(column.cells), self.n_features_out_), np.nan, "f4")
+        features = np.empty((len(column.cells), self.n_features_out_), np.float32)
         rows = extract(job, column, store, features, self.n_jobs, self._progress())
         self._warn(column, rows, job, info)
         return ModalityArray.wrap(features, modality=self._modality)

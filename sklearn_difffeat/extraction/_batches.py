@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from sklearn_difffeat.inputs._reader import Content
+from sklearn_difffeat.inputs._reader import Contents
 
 T = TypeVar("T")
 # Larger batches than these were not faster.
@@ -29,7 +29,7 @@ class Batch:
     Attributes
     ----------
     rows : ndarray of int
-    contents : list of Content, optional
+    contents : Contents, optional
         What their cells hold; None if the cells are still to be read, or latents
         loaded.
     places : ndarray of int, optional
@@ -37,7 +37,7 @@ class Batch:
     """
 
     rows: np.ndarray
-    contents: list[Content] | None = None
+    contents: Contents | None = None
     places: np.ndarray | None = None
 
     def joined(self, other: Batch) -> Batch:
@@ -52,7 +52,7 @@ class Batch:
         if self.contents is None:
             return Batch(self.rows[at])
         positions = np.arange(len(self.rows))[at].tolist()
-        return Batch(self.rows[at], [self.contents[one] for one in positions])
+        return Batch(self.rows[at], self.contents[positions])
 
 
 class BatchSizer:

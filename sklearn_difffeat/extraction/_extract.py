@@ -32,8 +32,8 @@ def extract(
     column : Column
     store : StoredRows or None
     values : ndarray of shape (n_rows of X, n_features), float32, or None
-        Filled in place, with NaN where a cell cannot be read; None leaves the features
-        in the store.
+        Filled in place, with NaN where a cell is missing or cannot be read; None leaves
+        the features in the store.
     n_jobs : int or None
         joblib jobs.
     progress : callable
@@ -54,6 +54,7 @@ def extract(
         if effective_n_jobs(n_jobs) > 1:
             share_out(extraction, n_jobs)
         extraction.run()
+    assert not rows.needed.any()
     for repeat, original in extraction.repeats.items():
         rows.truncated[repeat] = rows.truncated[original]
         rows.overflowed[repeat] = rows.overflowed[original]

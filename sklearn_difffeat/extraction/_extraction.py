@@ -14,7 +14,7 @@ from sklearn_difffeat.extraction._batches import Batch, prefetched
 from sklearn_difffeat.extraction._features import Features
 from sklearn_difffeat.extraction._job import Job, Rows
 from sklearn_difffeat.extraction._model import Model, Receive
-from sklearn_difffeat.inputs._reader import Content, Prepared
+from sklearn_difffeat.inputs._reader import Contents, Prepared
 from sklearn_difffeat.store._chunk import Chunk
 from sklearn_difffeat.store._claims import Claims
 from sklearn_difffeat.store._rows import StoredRows
@@ -153,29 +153,28 @@ class Extraction:
                     known.append(window[fresh[found]])
                 fresh = fresh[~found]
             if len(fresh):
-                yield Batch(window[fresh], [contents[at] for at in fresh.tolist()])
+                yield Batch(window[fresh], contents[fresh.tolist()])
 
-    def _read(self, window: np.ndarray) -> list[Content]:
+    def _read(self, window: np.ndarray) -> Contents:
         return self.job.reader.read(self.rows.cells_of(window))
 
-    def _first_of_each(self, window: np.ndarray, contents: list[Content]) -> np.ndarray:
+    def _first_of_each(self, window: np.ndarray, contents: Contents) -> np.ndarray:
         """Record what was read; return which of the window's rows are still needed."""
-        digests = [content.digest for content in contents]
+        digests = contents.digests
         rows = window.tolist()
         distinct = set(digests)
-        if len(distinct) == len(rows) and b"" not in distinct:
+        if len(distinct) == len(rows) and not contents.errors:
             if self._first_with.keys().isdisjoint(distinct):
                 self._first_with.update(zip(digests, rows, strict=True))
-                for row, digest in zip(rows, digests, strict=True):
-                    self.rows.digests[row] = digest
+                self.rows.digests[window] = digests
                 return np.arange(len(rows))
         fresh = []
-        for at, (row, content) in enumerate(zip(rows, contents, strict=True)):
-            if content.error is not None:
-                self.rows.give_up(row, content.error)
+        for at, (row, digest) in enumerate(zip(rows, digests, strict=True)):
+            if at in contents.errors:
+                self.rows.give_up(row, contents.errors[at])
                 continue
-            self.rows.digests[row] = content.digest
-            original = self._first_with.setdefault(content.digest, row)
+            self.rows.digests[row] = digest
+            original = self._first_with.setdefault(digest, row)
             if original == row:
                 fresh.append(at)
             else:

@@ -22,15 +22,18 @@ class Features:
     Parameters
     ----------
     values : ndarray of shape (n_rows, n_features), float32
-        Filled in place.
+        Filled in place; whatever it holds at first.
     rows : ndarray of int
-        The rows that will be filled.
+        The rows that will be filled; the others become NaN.
     plan : Plan
     """
 
     def __init__(self, values: np.ndarray, rows: np.ndarray, plan: Plan) -> None:
         self.values = values
         self.plan = plan
+        absent = np.ones(len(values), dtype=bool)
+        absent[rows] = False
+        values[absent] = np.nan
         if plan.n_draws > 1:
             values[rows] = 0
 

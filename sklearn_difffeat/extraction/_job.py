@@ -123,8 +123,8 @@ class Rows:
         The passes that are still missing.
     unreadable : {"error", "nan"}
         Whether a cell that cannot be read ends the call.
-    digests : list of bytes
-        Digests of the rows' contents, after they were read.
+    digests : ndarray of shape (n,), object
+        Digests of the rows' contents, bytes, after they were read.
     truncated : ndarray of shape (n,), bool
         Whether the reader warns of a row's input.
     overflowed : ndarray of shape (n,), bool
@@ -137,24 +137,24 @@ class Rows:
     numbers: np.ndarray
     needed: np.ndarray
     unreadable: str
-    digests: list[bytes] = field(init=False)
+    digests: np.ndarray = field(init=False)
     truncated: np.ndarray = field(init=False)
     overflowed: np.ndarray = field(init=False)
     errors: dict[int, Exception] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.numbers)
-        self.digests = [b""] * count
+        self.digests = np.full(count, b"", dtype=object)
         self.truncated = np.zeros(count, dtype=bool)
         self.overflowed = np.zeros(count, dtype=bool)
 
     def cells_of(self, rows: np.ndarray) -> list[Any]:
         """Return the cells of some of the rows."""
-        return [self.cells[row] for row in rows.tolist()]
+        return list(map(self.cells.__getitem__, rows.tolist()))
 
     def digests_of(self, rows: np.ndarray) -> list[bytes]:
         """Return the digests of rows that were read."""
-        return [self.digests[row] for row in rows.tolist()]
+        return self.digests[rows].tolist()
 
     def give_up(self, row: int, error: Exception) -> None:
         """Raise the error of a row that cannot be read, or stop asking for that row."""

@@ -89,8 +89,7 @@ class Model:
         contents = reader.read(self.rows.cells_of(batch.rows))
         prepared = reader.prepare(self.backbone, contents)
         # Read for the second time: a file may have changed since it was looked up.
-        for row, content in zip(batch.rows.tolist(), contents, strict=True):
-            self.rows.digests[row] = content.digest
+        self.rows.digests[batch.rows] = contents.digests
         return prepared
 
     def _stored_latents(self, batch: Batch) -> Prepared | None:

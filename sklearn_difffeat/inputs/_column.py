@@ -71,7 +71,8 @@ class Column:
         So a missing file is an error before hours of passes, not after them. A lazy
         sequence is not checked.
         """
-        if isinstance(self.cells, (list, tuple)):
+        may_name_files = reader.check_file is not Reader.check_file
+        if may_name_files and isinstance(self.cells, (list, tuple)):
             for row in self.present.tolist():
                 try:
                     reader.check_file(self.cells[row])

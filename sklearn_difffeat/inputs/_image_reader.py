@@ -22,7 +22,7 @@ from sklearn_difffeat.inputs._image_cells import (
     read_image,
 )
 from sklearn_difffeat.inputs._pillow import PillowState
-from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
+from sklearn_difffeat.inputs._reader import Contents, Prepared, Reader
 
 # Bytes of files that a window of cells may keep; further files are decoded at once.
 HELD_BYTES = 8 * 2**20
@@ -57,10 +57,12 @@ class ImageReader(Reader):
     def size(self, cell: Any) -> int:
         return self.side
 
-    def read(self, cells: Sequence[Any]) -> list[Content]:
-        contents = []
+    def read(self, cells: Sequence[Any]) -> Contents:
+        digests: list[bytes] = []
+        values: list[tuple[Any, str]] = []
+        errors: dict[int, Exception] = {}
         n_held = 0
-        for cell in cells:
+        for at, cell in enumerate(cells):
             try:
                 value, shown = read_image(cell)
                 digest = digest_image(value)
@@ -70,23 +72,23 @@ class ImageReader(Reader):
                         n_held -= len(value)
                         value = _Decoded(*decode_seen(value, shown, self.side))
             except (OSError, ValueError, TypeError) as error:
-                contents.append(Content(b"", None, error=error))
-                continue
-            contents.append(Content(digest, value, shown))
-        return contents
+                digest, value, shown = b"", None, ""
+                errors[at] = error
+            digests.append(digest)
+            values.append((value, shown))
+        return Contents(digests, values, errors)
 
-    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
-        count = len(contents)
+    def prepare(self, backbone: Any, contents: Contents) -> Prepared:
+        count = len(contents.values)
         pixels = np.zeros((count, self.side, self.side, 3), dtype=np.uint8)
         black = np.zeros(count, dtype=bool)
         errors: dict[int, Exception] = {}
-        for at, content in enumerate(contents):
-            value = content.value
+        for at, (value, shown) in enumerate(contents.values):
             try:
-                if content.error is not None:
-                    raise content.error
+                if at in contents.errors:
+                    raise contents.errors[at]
                 if not isinstance(value, _Decoded):
-                    value = _Decoded(*decode_seen(value, content.name, self.side))
+                    value = _Decoded(*decode_seen(value, shown, self.side))
                 pixels[at], black[at] = value
             except (OSError, ValueError, TypeError) as error:
                 errors[at] = error

@@ -6,32 +6,39 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sklearn_difffeat.inputs._cells import Cells
 
 
-class Content(NamedTuple):
-    """What one cell holds, read once.
+@dataclass
+class Contents:
+    """What some cells hold, each read once.
 
     Attributes
     ----------
-    digest : bytes
-        Of all that affects the model input; empty if the cell could not be read.
-    value : object
-        From this the same reader prepares model inputs.
-    name : str
-        Its name in error messages.
-    error : Exception or None
-        Why the cell could not be read.
+    digests : list of bytes
+        Of all that affects a cell's model input; empty if it could not be read.
+    values : sequence
+        From these the same reader prepares model inputs.
+    errors : dict of int to Exception
+        Why cells could not be read, by their position.
     """
 
-    digest: bytes
-    value: Any
-    name: str = ""
-    error: Exception | None = None
+    digests: list[bytes]
+    values: Sequence[Any]
+    errors: dict[int, Exception] = field(default_factory=dict)
+
+    def __getitem__(self, positions: Sequence[int]) -> Contents:
+        """Return some of those that could be read."""
+        digests = [self.digests[at] for at in positions]
+        return Contents(digests, [self.values[at] for at in positions])
+
+    def __add__(self, other: Contents) -> Contents:
+        """Return those of both that could be read."""
+        return Contents(self.digests + other.digests, [*self.values, *other.values])
 
 
 @dataclass
@@ -111,11 +118,11 @@ class Reader(ABC):
         """Return a cell's side in pixels, or guess how many tokens it has."""
 
     @abstractmethod
-    def read(self, cells: Sequence[Any]) -> list[Content]:
+    def read(self, cells: Sequence[Any]) -> Contents:
         """Read some cells, each once."""
 
     @abstractmethod
-    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
+    def prepare(self, backbone: Any, contents: Contents) -> Prepared:
         """Make inputs for a backbone of the reader's modality."""
 
     def order(self, cells: Cells) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_difffeat.inputs._cells import Cells, all_strings
-from sklearn_difffeat.inputs._reader import Content, Prepared, Reader
+from sklearn_difffeat.inputs._reader import Contents, Prepared, Reader
 from sklearn_difffeat.store._chunk import DIGEST_BYTES
 
 # Characters of a text whose digest is remembered.
@@ -59,20 +59,20 @@ class TextReader(Reader):
         # About three characters a token, and two special ones.
         return min(self.max_length, len(cell) // 3 + 2)
 
-    def read(self, cells: Sequence[Any]) -> list[Content]:
+    def read(self, cells: Sequence[Any]) -> Contents:
         digests = [
             _digest_short(cell) if len(cell) <= SHORT else _digest(cell)
             for cell in cells
         ]
-        return list(map(Content, digests, cells))
+        return Contents(digests, cells)
 
-    def prepare(self, backbone: Any, contents: Sequence[Content]) -> Prepared:
+    def prepare(self, backbone: Any, contents: Contents) -> Prepared:
         from sklearn_difffeat.backbones._surroundings import plain_torch
 
-        texts = [content.value for content in contents]
+        texts = list(contents.values)
         with plain_torch():
             tokens = backbone.tokenize(texts, self.max_length)
-        tokens.keys = text_keys([content.digest for content in contents])
+        tokens.keys = text_keys(contents.digests)
         truncated = np.zeros(len(texts), dtype=bool)
         truncated[tokens.truncated] = True
         return Prepared(tokens, truncated)

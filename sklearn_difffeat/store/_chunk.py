@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -105,8 +105,8 @@ class Index:
         self, digests: Sequence[bytes], deepest: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return places, -1 where no chunk reaches a block, and which rows were cut."""
-        get, count = self.places.get, len(digests)
-        places = np.fromiter((get(d, -1) for d in digests), np.int64, count)
+        found = map(self.places.get, digests, repeat(-1))
+        places = np.fromiter(found, np.int64, len(digests))
         shallow = [c for c, depth in self.deepest.items() if depth < deepest]
         if shallow:
             places[np.isin(places >> POSITION_BITS, shallow)] = -1
@@ -115,4 +115,6 @@ class Index:
 
 def are_in(some: set[bytes], digests: Sequence[bytes]) -> np.ndarray:
     """Return which of the digests are among some, (n,) bool."""
+    if not some:
+        return np.zeros(len(digests), dtype=bool)
     return np.fromiter(map(some.__contains__, digests), bool, len(digests))
