@@ -42,7 +42,8 @@ warnings.filterwarnings("ignore", message=".* texts are longer")
 def extract(cells):
     """Features of all items, as they are recommended for the two backbones."""
     CACHE.parent.mkdir(exist_ok=True)
-    image = ImageDiffusionFeatureTransformer(cache=CACHE)
+    # The default precision differs between machines, and so do the last digits.
+    image = ImageDiffusionFeatureTransformer(cache=CACHE, dtype="float32")
     text = TextDiffusionFeatureTransformer(cache=CACHE)
     return (
         np.asarray(image.fit_transform(cells["image"])),

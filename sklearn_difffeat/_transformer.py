@@ -321,7 +321,7 @@ class DiffusionFeatureTransformer(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_features_out_,), object
+        ndarray of shape (n_features,), object
 
         Raises
         ------
