@@ -7,6 +7,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from sklearn_difffeat.store._chunk import DIGEST_BYTES, Chunk, Pass
@@ -43,6 +44,12 @@ SPACE = "(SELECT id FROM space WHERE description = ?)"
 
 class Tables(sqlite3.Connection):
     """A connection to a store."""
+
+    def __del__(self) -> None:
+        # Other threads may still use the connection to a file that was deleted, so the
+        # last one closes it. From Python 3.13 on, sqlite3 warns if nobody does.
+        with suppress(sqlite3.Error):
+            self.close()
 
     def prepare(self, name: str) -> None:
         """Prepare for writing; an empty file gets its tables."""
