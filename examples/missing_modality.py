@@ -29,9 +29,9 @@ CACHE = Path("output") / "features.db"
 MODALITIES = ["image", "text"]
 C_GRID = [0.003, 0.01, 0.03, 0.1]
 FUSED_GRID = {
-    "C": [0.003, 0.01, 0.03],
+    "C": [0.003, 0.01, 0.03, 0.1],
     "image_weight": [0.5, 1.0],
-    "whole": [0.01, 0.03, 0.1, 0.3],
+    "whole": [0, 0.03, 0.3],
 }
 
 warnings.filterwarnings("ignore", message=".*labels are constant in y")
