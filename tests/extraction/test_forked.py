@@ -200,9 +200,10 @@ def test_a_fork_while_another_thread_loads_a_model_says_what_to_do(cells, monkey
         assert release_backbones() == 1
 
     fingerprint = transformer.backbone_fingerprint_
-    (turn,) = (turn for key, turn in _registry._turns.items() if key[0] == fingerprint)
-    with HeldByAnotherThread(turn):
-        in_fork(child)
+    for key, turn in list(_registry._turns.items()):
+        if key[0] == fingerprint:
+            with HeldByAnotherThread(turn):
+                in_fork(child)
 
 
 def test_no_lock_of_the_loaded_models_is_held_in_a_forked_process(cells, monkeypatch):

@@ -141,6 +141,7 @@ def test_a_database_of_another_program_is_refused(tmp_path):
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE t (x)")
+    connection.close()
     with pytest.raises(ValueError, match="is a database of another program"):
         FeatureStore(path)
 
