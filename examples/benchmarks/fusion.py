@@ -1,10 +1,10 @@
 """Time and objective of FusionClassifier and of one LogisticRegression per label.
 
-``python examples/benchmarks/fusion.py`` prints the figures of docs/background/fusion.md; name some
-of the parts ``small``, ``large`` and ``vg500`` to run these alone. Every model is
-fitted in a process of its own, after a fit of 500 rows that warms it up: with as many
-threads of matrix products as ``--cores``, or, for scikit-learn's, as many jobs of one
-thread each.
+``python examples/benchmarks/fusion.py`` prints the figures of
+docs/background/fusion.md; name some of the parts ``small``, ``large`` and ``vg500`` to
+run these alone. Every model is fitted in a process of its own, after a fit of 500 rows
+that warms it up: with as many threads of matrix products as ``--cores``, or, for
+scikit-learn's, as many jobs of one thread each.
 
 The features are synthetic, float32 and standardised, so that all models solve the same
 problem at C=1. ``correlated`` columns have the decaying spectrum and the shared

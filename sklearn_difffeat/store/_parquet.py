@@ -85,7 +85,8 @@ def _write(store: StoredRows, passes: Sequence[Pass], file: Path) -> None:
     fields = [field for column in columns for field in column.fields()]
     kinds = [pa.binary(DIGEST_BYTES), pa.string(), pa.bool_()]
     named = list(zip(NEEDED, kinds, strict=True))
-    named += [(name, pa.list_(pa.float32(), width)) for name, width in fields]
+    # Not lists of fixed length: older versions of pyarrow write none that are null.
+    named += [(name, pa.list_(pa.float32())) for name, _ in fields]
     n_bytes = 4 * sum(width for _, width in fields)
     step = min(LARGEST_GROUP, max(1, GROUP_BYTES // n_bytes))
     settings = pa.scalar(passes[0].space)
@@ -106,10 +107,13 @@ def _write(store: StoredRows, passes: Sequence[Pass], file: Path) -> None:
             ]
             for column in columns:
                 for values, missing in column.read(part):
-                    flat = pa.array(values.ravel())
+                    lengths = np.where(missing, 0, values.shape[1])
+                    starts = np.cumsum(lengths, dtype=np.int32)
                     arrays.append(
-                        pa.FixedSizeListArray.from_arrays(
-                            flat, values.shape[1], mask=pa.array(missing)
+                        pa.ListArray.from_arrays(
+                            pa.array(np.concatenate([[0], starts]), pa.int32()),
+                            pa.array(values[~missing].ravel()),
+                            mask=pa.array(missing),
                         )
                     )
             writer.write_batch(pa.record_batch(arrays, names=[n for n, _ in named]))

@@ -219,7 +219,7 @@ def test_the_command_encodes_trains_and_judges_and_goes_on(
         assert f"wrote {tmp_path / 'run' / 'export'}" in printed
         assert "Fréchet distance to held-out latents: generated" in printed
     card = (tmp_path / "run" / "export" / "README.md").read_text("utf-8")
-    assert "| 10 | 20 |" in card and "34,496" in card
+    assert "at step 10." in card and "34,496" in card
     with Image.open(tmp_path / "run" / "nearest.png") as page:
         assert page.height == 2 * latents.THUMBNAIL
 
