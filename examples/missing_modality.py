@@ -6,8 +6,8 @@ that lack a modality are added to the fit, it is about as good as a model of tha
 modality alone. C, the weight of the image and the weight of the whole items are chosen
 on training groups.
 
-Run ``python examples/missing_modality.py``: about two minutes on two cores the first
-time, less afterwards, because ``output/`` keeps the features.
+Run ``python examples/missing_modality.py``: a quarter of an hour, mostly fits.
+``output/`` keeps the features.
 """
 
 import warnings
