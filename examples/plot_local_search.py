@@ -41,7 +41,7 @@ train = data.split == "train"
 X, Y, groups = data.data["image"][train], data.target[train], data.groups[train]
 
 # %%
-# Both searches get the same space, the same folds of whole groups and the same score.
+# All searches get the same space, the same folds of whole groups and the same score.
 
 
 def mean_average_precision(model, X, Y):
