@@ -1,5 +1,6 @@
 """The feature store by itself: what it keeps, what it refuses, who may compute."""
 
+import gc
 import os
 import pickle
 import re
@@ -144,6 +145,21 @@ def test_a_database_of_another_program_is_refused(tmp_path):
     connection.close()
     with pytest.raises(ValueError, match="is a database of another program"):
         FeatureStore(path)
+
+
+def test_a_connection_that_nobody_uses_any_more_is_closed(tmp_path):
+    closed = []
+
+    class Watched(Tables):
+        def close(self):
+            closed.append(True)
+            super().close()
+
+    connection = sqlite3.connect(tmp_path / "features.db", factory=Watched)
+    assert not closed
+    del connection
+    gc.collect()
+    assert len(closed) == 1
 
 
 def test_a_store_of_another_version_is_refused(store):
